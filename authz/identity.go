@@ -1,0 +1,122 @@
+package authz
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Method says how a person proved who they are.
+type Method string
+
+// The ways to prove it.
+const (
+	MethodPublicKey   Method = "publickey"
+	MethodCertificate Method = "certificate"
+	MethodSecurityKey Method = "security-key" // a FIDO key; the touch is enforced by x/crypto, the PIN cannot be
+)
+
+// Identity is a person who has proven a key. Only Directory.Identify makes one, and only a verified signature may lead there (design.md §5.1).
+// It is immutable: target and OS user are decided beside it, never inside.
+type Identity struct {
+	Person      string            // the configured name: [\w+=,.@-]{2,64}, fit for RoleSessionName and SourceIdentity
+	Groups      []string          // sorted
+	Tags        map[string]string // session tags for STS
+	Method      Method
+	Fingerprint string        // SHA256:… of the key that signed
+	KeyType     string        // ssh-ed25519, sk-ssh-ed25519@openssh.com, …
+	Certificate *Certificate  // nil for plain keys
+	Grants      ChannelGrants // what key options and certificate extensions leave of a session
+	Source      netip.AddrPort
+}
+
+// Certificate is what the audit wants to know of a user certificate.
+type Certificate struct {
+	KeyID       string // free text of the CA: escape before showing
+	Serial      uint64
+	CA          string // SHA256:… of the signing key
+	Principals  []string
+	ValidBefore time.Time // zero: forever
+}
+
+// ChannelGrants is what authorized_keys options and certificate extensions allow (sshd(8), PROTOCOL.certkeys).
+// For plain keys everything is on unless removed, for certificates everything is off unless granted.
+type ChannelGrants struct {
+	PTY             bool
+	PortForwarding  bool
+	AgentForwarding bool
+	X11Forwarding   bool
+	ForceCommand    string   // replaces shell, exec and subsystem; empty: none
+	PermitOpen      []string // host:port patterns for direct-tcpip; nil: no restriction
+	PermitListen    []string // the same for tcpip-forward
+}
+
+// Role is an AWS role assumed for one person. The zero Role means ambient credentials (one person, own laptop).
+type Role struct {
+	ARN            string
+	SessionName    string // the person, so that CloudTrail and SSM history name the human
+	SourceIdentity string // the person; cannot be changed later and survives chaining
+	ExternalID     string
+	Tags           map[string]string
+}
+
+// Action is what a person wants to do on a machine, in the words of the Cedar schema (schema.cedarschema).
+type Action string
+
+// The actions. Connect is asked once, when a target is first named; the others for each channel request.
+const (
+	ActionConnect       Action = "connect"
+	ActionShell         Action = "shell"
+	ActionExec          Action = "exec"
+	ActionSFTP          Action = "sftp"
+	ActionForwardLocal  Action = "forward-local"
+	ActionForwardRemote Action = "forward-remote"
+	ActionAgentForward  Action = "agent-forward"
+	ActionX11           Action = "x11"
+)
+
+// Request is one question to the policy.
+type Request struct {
+	Identity *Identity
+	Instance *Instance
+	OSUser   string
+	Action   Action
+	DestHost string // for forwards
+	DestPort int    // for forwards
+	Now      time.Time
+}
+
+// Decision is the answer. The zero Decision is a deny.
+type Decision struct {
+	Allow       bool
+	Reason      Reason   // why not; empty when allowed
+	Policies    []string // @id of the policies that decided
+	Message     string   // @message of the forbidding policy, for the person
+	Obligations Obligations
+}
+
+// Obligations are the annotations of the permits that matched; where several did, the strictest wins.
+type Obligations struct {
+	Role       string        // @role: the IAM role to assume instead of the mapped one
+	MaxSession time.Duration // @max_session; 0: none
+	Record     bool          // @record("required")
+	InnerAuth  InnerAuth     // @inner_auth
+	Mode       Mode          // @mode
+}
+
+// InnerAuth says what the inner login of a jump demands.
+type InnerAuth string
+
+// InnerAuthKey (the default) demands a second proof of the same identity; InnerAuthConnection takes the proof of the outer login.
+const (
+	InnerAuthKey        InnerAuth = ""
+	InnerAuthConnection InnerAuth = "connection"
+)
+
+// Mode says how the gateway joins client and machine.
+type Mode string
+
+// ModeInspected (the default) terminates SSH at the gateway; ModePassthrough carries bytes only.
+const (
+	ModeInspected   Mode = ""
+	ModePassthrough Mode = "passthrough"
+)
