@@ -1,0 +1,70 @@
+# make test needs Go, git and an OpenSSH client; it installs the rest where it can (scripts/prepare-test) and says what is missing where it cannot.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+GO ?= go
+TOOLS := $(CURDIR)/.tools
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := $(TOOLS)/bin/golangci-lint-$(GOLANGCI_VERSION)
+FUZZTIME ?= 10s
+BENCH ?= .
+BENCHTIME ?= 1s
+# One package, or a few: make test PKG=./hostkeys/...
+PKG ?= ./...
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Tests find programs on the path like anybody else: ours first, and sshd, which Debian keeps out of an ordinary user's path.
+export PATH := $(TOOLS)/bin:$(TOOLS)/venv/bin:$(PATH):/usr/sbin:/sbin
+
+.PHONY: build test test-quick lint fmt bench demo fuzz tools check-cross clean help
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the one binary, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ssm-ssh-gateway ./cmd/ssm-ssh-gateway
+
+test: ## everything, with the race detector and the real programs
+	scripts/prepare-test
+	$(GO) run ./internal/tools/testrun -race -timeout 15m $(PKG)
+
+test-quick: ## without the race detector and without preparing anything; skipped tests are named at the end
+	$(GO) run ./internal/tools/testrun -timeout 10m $(PKG)
+
+lint: $(GOLANGCI) ## golangci-lint, pinned
+	$(GOLANGCI) run ./...
+
+fmt: $(GOLANGCI) ## gofumpt and import order
+	$(GOLANGCI) fmt ./...
+
+bench: ## the numbers, as ratios of one run
+	scripts/prepare-test
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 30m $(PKG)
+
+demo: ## a gateway, an AWS and a target on this machine; prints what to type
+	$(GO) run ./cmd/ssm-ssh-gateway demo
+
+fuzz: ## each fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz
+
+tools: $(GOLANGCI) ## what test and lint need
+	scripts/prepare-test
+
+check-cross: ## builds and vets for every platform we ship
+	@set -e; for platform in $(PLATFORMS); do \
+		echo "== $$platform"; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) build ./...; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./...; \
+	done
+
+$(GOLANGCI):
+	mkdir -p $(TOOLS)/bin
+	GOBIN=$(TOOLS)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(TOOLS)/bin/golangci-lint $@
+
+clean: ## removes what was built, and the tools
+	rm -rf bin dist $(TOOLS)
