@@ -2,7 +2,10 @@ package authz
 
 import (
 	"net/netip"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // Method says how a person proved who they are.
@@ -27,7 +30,14 @@ type Identity struct {
 	Certificate *Certificate  // nil for plain keys
 	Grants      ChannelGrants // what key options and certificate extensions leave of a session
 	Source      netip.AddrPort
+
+	proof       ssh.PublicKey // the key or certificate as shown, so that StillValid can judge it again; nil for a hypothetical identity
+	touchWaived bool          // a FIDO key that need not be touched
 }
+
+// touched reports whether a person had to be there: a FIDO key signed, and its touch was demanded. Policies read it as context.mfa. The PIN is not
+// part of it, since x/crypto/ssh cannot demand one.
+func (i *Identity) touched() bool { return strings.HasPrefix(i.KeyType, "sk-") && !i.touchWaived }
 
 // Certificate is what the audit wants to know of a user certificate.
 type Certificate struct {
@@ -78,10 +88,11 @@ const (
 type Request struct {
 	Identity *Identity
 	Instance *Instance
-	OSUser   string
+	OSUser   string // empty only with ActionConnect, while it is not known yet: see Policy.Decide
 	Action   Action
 	DestHost string // for forwards
 	DestPort int    // for forwards
+	Purpose  string // why, in the person's words (a ticket): context.reason in policies; empty: none was given
 	Now      time.Time
 }
 
