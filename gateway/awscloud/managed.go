@@ -1,0 +1,104 @@
+package awscloud
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+const (
+	actionDescribeManaged = "ssm:DescribeInstanceInformation"
+	actionListTags        = "ssm:ListTagsForResource"
+	managedPageSize       = 50 // DescribeInstanceInformation's largest
+	tagReaders            = 4
+)
+
+// managed lists the hybrid nodes (mi-…) of a place that pass the filter, with their tags: policy may depend on them, so a node whose tags
+// cannot be read is not given at all.
+func (c *Cloud) managed(ctx context.Context, p place, key, value string) ([]*authz.Instance, error) {
+	client, err := c.inventory(p)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := c.ownerOf(ctx, p.account)
+	if err != nil {
+		return nil, err
+	}
+	var found []*authz.Instance
+	in := &ssm.DescribeInstanceInformationInput{
+		Filters:    []ssmtypes.InstanceInformationStringFilter{{Key: aws.String(key), Values: []string{value}}},
+		MaxResults: aws.Int32(managedPageSize),
+	}
+	for range maxPages {
+		out, err := invoke(ctx, c, client.call(actionDescribeManaged, retrySafe), func(ctx context.Context) (*ssm.DescribeInstanceInformationOutput, error) {
+			return client.ssm.DescribeInstanceInformation(ctx, in)
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i := range out.InstanceInformationList {
+			if info := &out.InstanceInformationList[i]; managedPattern.MatchString(aws.ToString(info.InstanceId)) {
+				found = append(found, newManaged(p.region, owner, info))
+			}
+		}
+		if aws.ToString(out.NextToken) == "" {
+			return found, c.readTags(ctx, client, found)
+		}
+		in.NextToken = out.NextToken
+	}
+	return nil, &authz.Refusal{Reason: authz.ReasonCloud, Action: actionDescribeManaged, Detail: "more than 5000 managed nodes in " + p.region}
+}
+
+func newManaged(region, owner string, from *ssmtypes.InstanceInformation) *authz.Instance {
+	return &authz.Instance{
+		ID: aws.ToString(from.InstanceId), Partition: partitionOf(region), Account: owner, Region: region,
+		Name: aws.ToString(from.Name), Platform: aws.ToString(from.PlatformName), PrivateIP: aws.ToString(from.IPAddress), Tags: map[string]string{},
+	}
+}
+
+func (c *Cloud) readTags(ctx context.Context, client *clients, nodes []*authz.Instance) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(tagReaders)
+	for _, node := range nodes {
+		group.Go(func() error {
+			out, err := invoke(ctx, c, client.call(actionListTags, retrySafe), func(ctx context.Context) (*ssm.ListTagsForResourceOutput, error) {
+				return client.ssm.ListTagsForResource(ctx, &ssm.ListTagsForResourceInput{
+					ResourceId: aws.String(node.ID), ResourceType: ssmtypes.ResourceTypeForTaggingManagedInstance,
+				})
+			})
+			if err != nil {
+				return err
+			}
+			for _, tag := range out.TagList {
+				node.Tags[aws.ToString(tag.Key)] = aws.ToString(tag.Value)
+			}
+			if name := node.Tags[tagName]; name != "" {
+				node.Name = name
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// ownerOf names the account, which SSM does not tell; for ambient credentials STS does.
+func (c *Cloud) ownerOf(ctx context.Context, a *account) (string, error) {
+	if !a.ambient {
+		return a.ID, nil
+	}
+	a.ownerMu.Lock()
+	defer a.ownerMu.Unlock()
+	if a.owner == "" {
+		caller, err := c.callerIdentity(ctx, a)
+		if err != nil {
+			return "", err
+		}
+		a.owner = caller.Account
+	}
+	return a.owner, nil
+}

@@ -1,0 +1,83 @@
+package awscloud
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// The calls that are made as a person's role.
+const (
+	actionStartSession     = "ssm:StartSession"
+	actionResumeSession    = "ssm:ResumeSession"
+	actionTerminateSession = "ssm:TerminateSession"
+	actionPushKey          = "ec2-instance-connect:SendSSHPublicKey"
+	actionConsoleOutput    = "ec2:GetConsoleOutput"
+)
+
+// statement is one statement of an IAM policy, with only what we need.
+type statement struct {
+	Effect   string
+	Action   []string
+	Resource []string
+}
+
+// sessionPolicy narrows a role session to one machine: its intersection with the role's own policies is what remains. Resume and Terminate stay open
+// (the role's own conditions decide), because the session id is not known yet and the form of its ARN for role sessions is not documented well enough to bet on.
+// ssmmessages:OpenDataChannel is what AWS's policy examples grant beside StartSession.
+func sessionPolicy(a *account, on *authz.Instance) (string, error) {
+	instance := []string{instanceARN(on)}
+	start := []string{instanceARN(on), documentARN(on, a.SSHDocument)}
+	if a.PortDocument != a.SSHDocument {
+		start = append(start, documentARN(on, a.PortDocument))
+	}
+	text, err := json.Marshal(map[string]any{
+		"Version": "2012-10-17",
+		"Statement": []statement{
+			{"Allow", []string{actionStartSession}, start},
+			{"Allow", []string{actionPushKey, actionConsoleOutput}, instance},
+			{"Allow", []string{actionResumeSession, actionTerminateSession, "ssmmessages:OpenDataChannel"}, []string{"*"}},
+		},
+	})
+	if err != nil {
+		return "", fmt.Errorf("session policy for %s: %w", on.ID, err)
+	}
+	return string(text), nil
+}
+
+func instanceARN(on *authz.Instance) string {
+	if on.IsManagedNode() {
+		return fmt.Sprintf("arn:%s:ssm:%s:%s:managed-instance/%s", partitionOf(on.Region), on.Region, on.Account, on.ID)
+	}
+	return fmt.Sprintf("arn:%s:ec2:%s:%s:instance/%s", partitionOf(on.Region), on.Region, on.Account, on.ID)
+}
+
+// documentARN is how IAM names a document: AWS's own belong to no account.
+func documentARN(on *authz.Instance, document string) string {
+	switch {
+	case strings.HasPrefix(document, "arn:"):
+		return document
+	case strings.HasPrefix(document, "AWS-"):
+		return fmt.Sprintf("arn:%s:ssm:%s::document/%s", partitionOf(on.Region), on.Region, document)
+	default:
+		return fmt.Sprintf("arn:%s:ssm:%s:%s:document/%s", partitionOf(on.Region), on.Region, on.Account, document)
+	}
+}
+
+// clientsOn gives the clients to reach one machine as role.
+func (c *Cloud) clientsOn(role authz.Role, on *authz.Instance) (*clients, *account, error) {
+	a, err := c.accountOf(on)
+	if err != nil {
+		return nil, nil, err
+	}
+	policy := ""
+	if !c.cfg.WholeRole && role.ARN != "" {
+		if policy, err = sessionPolicy(a, on); err != nil {
+			return nil, nil, err
+		}
+	}
+	built, err := c.clientsFor(a, role, on.Region, policy)
+	return built, a, err
+}
