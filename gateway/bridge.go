@@ -1,0 +1,286 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// leg is one SSH connection whose incoming streams we own (from ssh.NewServerConn or ssh.NewClientConn).
+type leg struct {
+	conn  ssh.Conn
+	chans <-chan ssh.NewChannel
+	reqs  <-chan *ssh.Request
+}
+
+// gatekeeper judges what the person may do on the machine. The answer is nil or an *authz.Refusal. It must be quick: it does no I/O.
+// For unix sockets destHost is the path and destPort 0; for actions without a destination both are zero.
+type gatekeeper interface {
+	permit(action authz.Action, destHost string, destPort int) error
+}
+
+// observer hears what happens, for audit and metrics. Its methods are called from many goroutines, must be quick and never block.
+type observer interface {
+	// channelOpened tells of a channel that both legs have accepted.
+	channelOpened(c *channelInfo)
+	// channelRequest tells of a request on c that was passed on, or with refusedSuffix on its name, that was not. A channel that was refused is
+	// told as the request "open-refused". detail is what an auditor needs: a command, a subsystem, the name of a variable; never a value or a cookie.
+	channelRequest(c *channelInfo, name, detail string)
+	// channelClosed tells that both legs of c have closed; the closing fields of c are set.
+	channelClosed(c *channelInfo)
+	// globalRequest tells of a request to listen on the machine, or to stop; detail is host:port or the path.
+	globalRequest(name, detail string, allowed bool)
+}
+
+// bridgeConfig is what a bridge needs to know of the person and the house. gate, watch and text are required.
+type bridgeConfig struct {
+	grants authz.ChannelGrants
+	gate   gatekeeper
+	watch  observer
+	text   func(error) string // the sentence for the person
+	limits bridgeLimits
+	log    *slog.Logger  // nil: discarded
+	notice func() string // text for stderr of the first session, made safe for terminals by the caller; nil or empty: none
+}
+
+// bridgeLimits bounds what one connection may hold. A zero field means its default.
+type bridgeLimits struct {
+	// channels open or being opened at once, both directions together. A browser behind -D opens a hundred; each may buffer a window of 2 MiB.
+	channels int
+	// queued requests per channel and direction, and per connection and direction, that wait for an earlier one to be answered.
+	// OpenSSH sends a session's requests and all its -R in one burst. More than this ends the connection.
+	queued int
+	// forwards is how many remote listeners one connection may hold.
+	forwards int
+	// keepalive is the pause between our own keepalives on each leg. It stays below the idle timeouts of load balancers (350 s) and NAT.
+	keepalive time.Duration
+	// keepaliveTimeout ends the connection when a leg neither answers a keepalive nor sends anything else for this long.
+	keepaliveTimeout time.Duration
+	// drain is how long the surviving leg may take what the lost one had still sent.
+	drain time.Duration
+	// stall ends a channel which the client has closed while the machine takes no more of its last bytes.
+	stall time.Duration
+	// eofHold is how long the end of a program's output waits for its exit status, see channel.holdEOF.
+	eofHold time.Duration
+}
+
+// withDefaults fills what is zero.
+func (l bridgeLimits) withDefaults() bridgeLimits {
+	defaultTo(&l.channels, 256)
+	defaultTo(&l.queued, 1024)
+	defaultTo(&l.forwards, 64)
+	defaultTo(&l.keepalive, 30*time.Second)
+	defaultTo(&l.keepaliveTimeout, 60*time.Second)
+	defaultTo(&l.drain, 5*time.Second)
+	defaultTo(&l.stall, 30*time.Second)
+	defaultTo(&l.eofHold, 250*time.Millisecond)
+	return l
+}
+
+// defaultTo sets *v when it is zero or negative.
+func defaultTo[T int | time.Duration](v *T, standard T) {
+	if *v <= 0 {
+		*v = standard
+	}
+}
+
+// How a bridge ends. runBridge wraps the library's own error behind them.
+var (
+	errClientLeft  = errors.New("the client's connection ended")
+	errTargetLeft  = errors.New("the connection to the machine ended")
+	errClientMute  = errors.New("the client answers no keepalive")
+	errTargetMute  = errors.New("the machine answers no keepalive")
+	errTooManyReqs = errors.New("too many requests wait for an answer")
+	errPanic       = errors.New("internal fault")
+)
+
+// bridge joins one client connection with the connection to the machine. One exists per client connection: agent, X11 and remote forwards belong
+// to the connection that asked for them and are never shared.
+type bridge struct {
+	cfg    bridgeConfig
+	client leg
+	up     func(context.Context) (leg, error)
+
+	ctx   context.Context // ends when the bridge does; its cause says why
+	end   context.CancelCauseFunc
+	tasks sync.WaitGroup // every goroutine of the bridge
+
+	clientGone chan struct{} // closed when the client's connection has ended
+
+	heard    atomic.Uint64 // counts what the client sent: its sign of life
+	lanes    laneSet
+	forwards forwardTable
+	greeted  atomic.Bool // the notice has been given
+
+	mu             sync.Mutex
+	closing        bool // no more channels
+	open           map[*channel]struct{}
+	slots          int           // channels open or being opened
+	emptied        chan struct{} // closed when closing and the last slot was given back
+	lastID         uint64
+	noMoreSessions bool // the client promised; a hijacked client cannot break it
+	agentAllowed   bool // the client asked for agent forwarding, and may
+	x11Allowed     bool // the client asked for X11, and may
+}
+
+// runBridge joins client with the machine until either ends or ctx does. up is called at most once, when a channel or a forward first needs
+// the machine; its error rejects what waits, in the words of cfg.text. The context of up bounds the call, not the life of the leg it returns.
+//
+// Both legs are closed when runBridge returns, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
+// cancelled it is the cause, and if that is an *authz.Refusal the open sessions have been told.
+func runBridge(ctx context.Context, client leg, up func(context.Context) (leg, error), cfg bridgeConfig) error {
+	cfg.limits = cfg.limits.withDefaults()
+	if cfg.log == nil {
+		cfg.log = slog.New(slog.DiscardHandler)
+	}
+	b := &bridge{
+		cfg: cfg, client: client, up: up,
+		open:       make(map[*channel]struct{}),
+		emptied:    make(chan struct{}),
+		clientGone: make(chan struct{}),
+	}
+	b.lanes.ready = make(chan struct{})
+	b.forwards.limit = cfg.limits.forwards
+	b.ctx, b.end = context.WithCancelCause(ctx)
+	defer b.end(nil)
+	return b.run()
+}
+
+func (b *bridge) run() error {
+	b.spawn(func() {
+		err := b.client.conn.Wait()
+		close(b.clientGone)
+		b.end(fmt.Errorf("%w: %w", errClientLeft, err))
+	})
+	b.spawn(func() { b.dispatch(b.client, fromClient, nil, b.globalFromClient) })
+	b.spawn(func() { b.keepAlive(b.client.conn, &b.heard, errClientMute) })
+
+	<-b.ctx.Done()
+	cause := context.Cause(b.ctx)
+	b.stopOpening()
+	b.farewell(cause)
+	_ = b.client.conn.Close()
+	b.lanes.close()
+	b.tasks.Wait()
+
+	if errors.Is(cause, errClientLeft) && errors.Is(cause, io.EOF) {
+		return nil
+	}
+	return cause
+}
+
+// spawn runs task on a goroutine that the bridge waits for. A panic ends this connection, not the gateway and everyone on it.
+func (b *bridge) spawn(task func()) { b.spawnIn(&b.tasks, task) }
+
+// spawnIn is spawn for goroutines that somebody else waits for.
+func (b *bridge) spawnIn(group *sync.WaitGroup, task func()) {
+	group.Go(func() {
+		defer func() {
+			if fault := recover(); fault != nil {
+				b.cfg.log.Error("panic in bridge", "fault", fault, "stack", string(debug.Stack()))
+				b.end(fmt.Errorf("%w: %v", errPanic, fault))
+			}
+		}()
+		task()
+	})
+}
+
+// farewell lets the surviving side have what is on its way to it, for a bounded time.
+func (b *bridge) farewell(cause error) {
+	limit := time.NewTimer(b.cfg.limits.drain)
+	defer limit.Stop()
+	switch {
+	case errors.Is(cause, errClientLeft):
+		// What the client had sent still reaches the machine. Its answers reach nobody, so they are not waited for: sshd answers
+		// the close of a session only when the program has ended, which may be never.
+		for _, c := range b.openChannels() {
+			select {
+			case <-c.upDone:
+			case <-limit.C:
+				return
+			}
+		}
+	case errors.Is(cause, errTargetLeft):
+		// Wait for the client's own close, too: closing a socket on unread bytes resets it, and the reset overtakes our last words.
+		select {
+		case <-b.emptied:
+		case <-b.clientGone:
+		case <-limit.C:
+		}
+	default:
+		var refusal *authz.Refusal
+		if errors.As(cause, &refusal) {
+			b.tellAll(b.cfg.text(cause), limit.C)
+		}
+	}
+}
+
+// tellAll writes a sentence to stderr of every session.
+func (b *bridge) tellAll(sentence string, limit <-chan time.Time) {
+	told := make(chan struct{})
+	open := b.openChannels()
+	b.spawn(func() {
+		defer close(told)
+		var each sync.WaitGroup
+		for _, c := range open {
+			b.spawnIn(&each, func() { c.tell(sentence) })
+		}
+		each.Wait()
+	})
+	select {
+	case <-told:
+	case <-limit:
+	}
+}
+
+// stopOpening refuses new channels from now on.
+func (b *bridge) stopOpening() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closing = true
+	if b.slots == 0 {
+		close(b.emptied)
+	}
+}
+
+// takeSlot counts a channel that is being opened, or says that there are too many.
+func (b *bridge) takeSlot() (id uint64, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing || b.slots >= b.cfg.limits.channels {
+		return 0, false
+	}
+	b.slots++
+	b.lastID++
+	return b.lastID, true
+}
+
+// freeSlot gives back what takeSlot gave.
+func (b *bridge) freeSlot() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.slots--
+	if b.slots == 0 && b.closing {
+		close(b.emptied)
+	}
+}
+
+func (b *bridge) openChannels() []*channel {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]*channel, 0, len(b.open))
+	for c := range b.open {
+		list = append(list, c)
+	}
+	return list
+}

@@ -1,0 +1,357 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// side is one of the two ends of a bridge.
+type side bool
+
+const (
+	fromClient side = false
+	fromTarget side = true
+)
+
+// channelRule is how a channel type is treated. A type that is not in channelTypes is refused.
+type channelRule struct {
+	from  side                                                     // who may open it
+	judge func(b *bridge, info *channelInfo, payload []byte) error // reads the payload into info and says whether it may be
+}
+
+// channelTypes is the catalogue (RFC 4254 and OpenSSH's PROTOCOL). Payloads are relayed byte for byte.
+//
+// Absent on purpose: tun@openssh.com (layer 2 and 3 tunnels, no policy speaks of them).
+var channelTypes = map[string]channelRule{
+	"session":                           {fromClient, judgeNothing}, // judged request by request, and by admit
+	"direct-tcpip":                      {fromClient, judgeDirectTCP},
+	"direct-streamlocal@openssh.com":    {fromClient, judgeDirectSocket},
+	"forwarded-tcpip":                   {fromTarget, judgeForwardedTCP},
+	"forwarded-streamlocal@openssh.com": {fromTarget, judgeForwardedSocket},
+	"auth-agent@openssh.com":            {fromTarget, judgeAgent},
+	"agent-connect":                     {fromTarget, judgeAgent}, // the same, in newer words
+	"x11":                               {fromTarget, judgeX11},
+}
+
+func judgeNothing(*bridge, *channelInfo, []byte) error { return nil }
+
+// end is one leg's half of a channel.
+type end struct {
+	ch   ssh.Channel
+	reqs <-chan *ssh.Request
+}
+
+// channel is one channel of the client joined with its mirror on the machine.
+//
+//	client data ──[gate: a program runs]──► target data,  EOF, then CLOSE when the client's requests have ended too
+//	client data ◄── stdout, stderr ──────── target data,  EOF after the exit status, then CLOSE when the target's requests have ended too
+//
+// The library shows the end of data before the requests that came ahead of it, so neither may stand for the other: closing at the end of data loses exit
+// codes, closing at the exit status loses output (golang/go#29733).
+type channel struct {
+	bridge *bridge
+	lane   *lane
+	info   *channelInfo
+	client end
+	target end
+
+	started      func()        // opens the gate: the machine has been asked to run a program, and agreed
+	running      chan struct{} // the gate
+	clientEnded  chan struct{} // the client has closed, and its requests are done
+	targetEnded  chan struct{} // the machine has closed, and its requests are done
+	upDone       chan struct{} // the machine has our close
+	exitReported func()
+	exited       chan struct{} // the client has the exit status or signal
+
+	stderrMu sync.Mutex // stderr toward the client has two writers, the program and ourselves
+	eofSent  bool       // guarded by stderrMu
+}
+
+// admit takes in a channel open without holding up the loop that reads them. via is the lane it came from, nil for the client's.
+func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane) {
+	if nc.ChannelType() == "session" && b.doorClosed() {
+		_ = nc.Reject(ssh.Prohibited, "no more sessions, as the client itself asked")
+		return
+	}
+	id, ok := b.takeSlot()
+	if !ok {
+		_ = nc.Reject(ssh.ResourceShortage, "too many channels on this connection")
+		return
+	}
+	info := &channelInfo{id: id, kind: nc.ChannelType(), fromTarget: from == fromTarget, opened: time.Now()}
+	b.spawn(func() {
+		defer b.freeSlot()
+		c, err := b.openChannel(info, nc, via)
+		if err != nil {
+			b.refuseChannel(info, nc, err)
+			return
+		}
+		c.run()
+	})
+}
+
+// openChannel judges, opens the mirror, and only then accepts, so that the other side's refusal can be relayed as it is.
+func (b *bridge) openChannel(info *channelInfo, nc ssh.NewChannel, via *lane) (*channel, error) {
+	rule, known := channelTypes[info.kind]
+	if !known {
+		return nil, &ssh.OpenChannelError{Reason: ssh.UnknownChannelType, Message: "unknown channel type"}
+	}
+	if bool(rule.from) != info.fromTarget {
+		return nil, &ssh.OpenChannelError{Reason: ssh.Prohibited, Message: "not a channel to open from this side"}
+	}
+	if err := rule.judge(b, info, nc.ExtraData()); err != nil {
+		return nil, err
+	}
+	mirrorOn := b.client.conn
+	if via == nil {
+		var err error
+		if via, err = b.laneFor(info.kind); err != nil {
+			return nil, err
+		}
+		mirrorOn = via.conn
+	}
+	mirror, mirrorReqs, err := mirrorOn.OpenChannel(info.kind, nc.ExtraData())
+	if err != nil {
+		return nil, err
+	}
+	ch, reqs, err := nc.Accept()
+	if err != nil { // the opener's connection is gone
+		_ = mirror.Close()
+		b.spawn(func() { ssh.DiscardRequests(mirrorReqs) })
+		return nil, fmt.Errorf("accepting a %s channel: %w", info.kind, err)
+	}
+	if info.fromTarget {
+		return b.newChannel(info, via, end{mirror, mirrorReqs}, end{ch, reqs}), nil
+	}
+	return b.newChannel(info, via, end{ch, reqs}, end{mirror, mirrorReqs}), nil
+}
+
+// refuseChannel says no: in the machine's own words where it was the machine, else in ours.
+func (b *bridge) refuseChannel(info *channelInfo, nc ssh.NewChannel, err error) {
+	b.cfg.log.Info("channel refused", "channel", info.id, "type", info.kind, "destination", info.destination(), "err", err)
+	b.cfg.watch.channelRequest(info, "open"+refusedSuffix, err.Error())
+	var theirs *ssh.OpenChannelError
+	if errors.As(err, &theirs) {
+		_ = nc.Reject(theirs.Reason, theirs.Message)
+		return
+	}
+	reason := ssh.ConnectionFailed
+	var refusal *authz.Refusal
+	if errors.As(err, &refusal) && forbids(refusal.Reason) {
+		reason = ssh.Prohibited
+	}
+	_ = nc.Reject(reason, b.cfg.text(err))
+}
+
+// forbids tells the reasons that mean "you may not" from those that mean "it did not work".
+func forbids(r authz.Reason) bool {
+	switch r {
+	case authz.ReasonNotPermitted, authz.ReasonPolicyError, authz.ReasonAccessDenied, authz.ReasonNoRole:
+		return true
+	}
+	return false
+}
+
+func (b *bridge) newChannel(info *channelInfo, via *lane, client, target end) *channel {
+	c := &channel{
+		bridge: b, lane: via, info: info, client: client, target: target,
+		running: make(chan struct{}), exited: make(chan struct{}),
+		clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
+		upDone: make(chan struct{}),
+	}
+	c.started = sync.OnceFunc(func() { close(c.running) })
+	c.exitReported = sync.OnceFunc(func() { close(c.exited) })
+	if !c.isSession() {
+		c.started() // other channels carry data from the start
+	}
+	return c
+}
+
+func (c *channel) isSession() bool { return c.info.kind == "session" }
+
+// run carries the channel until both legs have closed it.
+func (c *channel) run() {
+	b := c.bridge
+	b.mu.Lock()
+	b.open[c] = struct{}{}
+	b.mu.Unlock()
+	b.cfg.watch.channelOpened(c.info)
+
+	var parts sync.WaitGroup
+	b.spawnIn(&parts, c.serveClient)
+	b.spawnIn(&parts, c.serveTarget)
+	b.spawnIn(&parts, c.carryUp)
+	b.spawnIn(&parts, c.carryDown)
+	parts.Wait()
+
+	b.mu.Lock()
+	delete(b.open, c)
+	b.mu.Unlock()
+	c.info.closed = time.Now()
+	b.cfg.watch.channelClosed(c.info)
+}
+
+// carryUp brings the client's data to the machine, then its end, then its close.
+func (c *channel) carryUp() {
+	defer close(c.upDone)
+	if c.awaitProgram() {
+		_ = carry(c.target.ch, c.client.ch, smallCopy, func(n int) {
+			c.info.in.Add(int64(n))
+			c.bridge.heard.Add(1)
+		})
+		_ = c.target.ch.CloseWrite()
+	}
+	<-c.clientEnded
+	_ = c.target.ch.Close()
+}
+
+// awaitProgram holds the client's data, and above all its end, until a program is there to read: sshd swallows an EOF that comes before "exec", and the
+// program then waits for input for ever. It reports false when the client closed before anything ran.
+func (c *channel) awaitProgram() bool {
+	select {
+	case <-c.running:
+		return true
+	case <-c.clientEnded:
+	case <-c.targetEnded:
+		// Nobody will read any more, but the client's window must not stay shut while it comes to its own end.
+		return true
+	}
+	select {
+	case <-c.running: // both were true
+		return true
+	default:
+		return false
+	}
+}
+
+// carryDown brings the machine's output to the client, then its end, then its close.
+func (c *channel) carryDown() {
+	count := func(n int) {
+		c.info.out.Add(int64(n))
+		c.lane.heard.Add(1)
+	}
+	var streams sync.WaitGroup
+	if c.isSession() { // extended data exists on sessions only (RFC 4254 §5.2)
+		c.bridge.spawnIn(&streams, func() {
+			c.giveNotice()
+			_ = carry(stderrOf{c}, c.target.ch.Stderr(), stderrCopy, count)
+		})
+	}
+	_ = carry(c.client.ch, c.target.ch, smallCopy, count)
+	streams.Wait()
+	c.holdEOF()
+	if closedAlready(c.targetEnded) {
+		c.explainLoss() // while stderr is still open
+	}
+	c.closeWriteToClient()
+	<-c.targetEnded
+	_ = c.client.ch.Close()
+}
+
+// holdEOF lets the exit status go first: the order in which sshd sends both is a matter of luck, and some clients read the status only until EOF.
+// A program may also close its output long before it ends, so the wait is short.
+func (c *channel) holdEOF() {
+	if !c.isSession() {
+		return
+	}
+	limit := time.NewTimer(c.bridge.cfg.limits.eofHold)
+	defer limit.Stop()
+	select {
+	case <-c.exited:
+	case <-c.targetEnded:
+	case <-limit.C:
+	}
+}
+
+func (c *channel) closeWriteToClient() {
+	c.stderrMu.Lock()
+	defer c.stderrMu.Unlock()
+	if !c.eofSent {
+		c.eofSent = true
+		_ = c.client.ch.CloseWrite()
+	}
+}
+
+// explainLoss tells the person why the program's end was not seen, if it was the connection to the machine that ended.
+func (c *channel) explainLoss() {
+	if !c.isSession() || closedAlready(c.exited) || closedAlready(c.clientEnded) || !closedAlready(c.running) {
+		return
+	}
+	// The library ends a lost connection's channels a moment before it says that the connection is lost.
+	moment := time.NewTimer(c.bridge.cfg.limits.eofHold)
+	defer moment.Stop()
+	select {
+	case <-c.lane.gone:
+		c.info.cause = fmt.Errorf("%w: %w", errTargetLeft, c.lane.err)
+		c.tell(c.bridge.cfg.text(c.info.cause))
+	case <-moment.C:
+	}
+}
+
+// pressTarget runs after the client closed the channel: what it had sent still goes to the machine, unless that takes nothing any more.
+func (c *channel) pressTarget() {
+	check := time.NewTicker(c.bridge.cfg.limits.stall)
+	defer check.Stop()
+	for before := c.info.in.Load(); ; {
+		select {
+		case <-c.upDone:
+			return
+		case <-check.C:
+		}
+		now := c.info.in.Load()
+		if now == before {
+			_ = c.target.ch.Close() // answered with the machine's own close, which frees the blocked write
+			return
+		}
+		before = now
+	}
+}
+
+// stderrOf writes to stderr of the client's half.
+type stderrOf struct{ c *channel }
+
+// Write implements io.Writer.
+func (w stderrOf) Write(p []byte) (int, error) {
+	w.c.stderrMu.Lock()
+	defer w.c.stderrMu.Unlock()
+	return w.c.client.ch.Stderr().Write(p)
+}
+
+// tell writes a sentence of ours to the session's stderr. Never to stdout: programs parse that.
+func (c *channel) tell(sentence string) {
+	if !c.isSession() || sentence == "" {
+		return
+	}
+	c.stderrMu.Lock()
+	defer c.stderrMu.Unlock()
+	if c.eofSent {
+		return
+	}
+	// The client's terminal may be in raw mode, where a line feed alone makes a staircase.
+	text := strings.ReplaceAll(strings.TrimRight(sentence, "\r\n"), "\r\n", "\n")
+	_, _ = c.client.ch.Stderr().Write([]byte(strings.ReplaceAll(text, "\n", "\r\n") + "\r\n"))
+}
+
+// giveNotice shows the notice, once per connection.
+func (c *channel) giveNotice() {
+	if b := c.bridge; b.cfg.notice != nil && !b.greeted.Swap(true) {
+		c.tell(b.cfg.notice())
+	}
+}
+
+// closedAlready reports whether a signal channel has been closed.
+func closedAlready(signal <-chan struct{}) bool {
+	select {
+	case <-signal:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,10 @@
+package gateway
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain fails the package when a goroutine outlives its connection.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

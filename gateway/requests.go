@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// requestQueue stands between the library, whose read loop for the whole connection stops when sixteen requests of one stream are not taken, and the
+// handling of requests, which waits for the other leg. Requests are handled one by one in the order they came, because replies carry no number. The
+// goroutine that handles them exists only while there are some.
+type requestQueue struct {
+	limit  int
+	handle func(*ssh.Request)
+	spawn  func(*sync.WaitGroup, func())
+
+	mu      sync.Mutex
+	waiting []*ssh.Request
+	working bool
+	workers sync.WaitGroup
+}
+
+// add takes a request in without waiting. It reports false when too many wait already.
+func (q *requestQueue) add(req *ssh.Request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= q.limit {
+		return false
+	}
+	q.waiting = append(q.waiting, req)
+	if !q.working {
+		q.working = true
+		q.spawn(&q.workers, q.work)
+	}
+	return true
+}
+
+func (q *requestQueue) work() {
+	for {
+		req := q.next()
+		if req == nil {
+			return
+		}
+		q.handle(req)
+	}
+}
+
+func (q *requestQueue) next() *ssh.Request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		q.waiting, q.working = nil, false
+		return nil
+	}
+	req := q.waiting[0]
+	q.waiting[0] = nil
+	q.waiting = q.waiting[1:]
+	return req
+}
+
+// finish waits until all that was added is handled. Nothing may be added any more.
+func (q *requestQueue) finish() { q.workers.Wait() }
+
+func (b *bridge) newQueue(handle func(*ssh.Request)) *requestQueue {
+	return &requestQueue{limit: b.cfg.limits.queued, handle: handle, spawn: b.spawnIn}
+}
+
+// enqueue adds to a queue; a peer that overfills it loses its connection, for dropping one request would misplace every later reply.
+func (b *bridge) enqueue(q *requestQueue, req *ssh.Request) {
+	if !q.add(req) {
+		b.end(errTooManyReqs)
+	}
+}
+
+// dispatch takes in what one leg opens and asks, until the leg ends. It never waits for anybody. One goroutine serves both streams, so that a request
+// can be placed after the opens that came before it: see no-more-sessions.
+func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)) {
+	queue := b.newQueue(handle)
+	defer queue.finish()
+	chans, reqs := l.chans, l.reqs
+	for chans != nil || reqs != nil {
+		select {
+		case nc, ok := <-chans:
+			if !ok {
+				chans = nil
+				continue
+			}
+			b.admit(nc, from, via)
+		case req, ok := <-reqs:
+			if !ok {
+				reqs = nil
+				continue
+			}
+			if req.Type == noMoreSessions && from == fromClient {
+				b.closeDoor(chans)
+			}
+			b.sign(via)
+			b.enqueue(queue, req)
+		}
+	}
+}
+
+// sign counts a sign of life of the lane, or of the client when via is nil.
+func (b *bridge) sign(via *lane) {
+	if via == nil {
+		b.heard.Add(1)
+		return
+	}
+	via.heard.Add(1)
+}
+
+// noMoreSessions is a client's promise, so that somebody who takes over its connection cannot open a shell (OpenSSH PROTOCOL §2.2).
+const noMoreSessions = "no-more-sessions@openssh.com"
+
+// closeDoor honours noMoreSessions. Opens that the client sent before its promise are already in chans: they are let in first.
+func (b *bridge) closeDoor(chans <-chan ssh.NewChannel) {
+	for {
+		select {
+		case nc, ok := <-chans:
+			if ok {
+				b.admit(nc, fromClient, nil)
+				continue
+			}
+		default:
+		}
+		b.mu.Lock()
+		b.noMoreSessions = true
+		b.mu.Unlock()
+		return
+	}
+}
+
+// doorClosed reports whether the client has made its promise. It is asked when a session is taken in, not later.
+func (b *bridge) doorClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.noMoreSessions
+}
+
+// clientGlobals is the catalogue of global requests a client may make. Whatever is not here is answered at this hop with a failure, which is what a
+// keepalive (keepalive@openssh.com, keepalive@lag.net) wants to hear, and the truth about the rest. hostkeys-prove-00@openssh.com is among the rest: the
+// gateway announces no keys, so there is nothing to prove.
+var clientGlobals = map[string]func(*bridge, *ssh.Request){
+	"tcpip-forward":                          (*bridge).startForward,
+	"streamlocal-forward@openssh.com":        (*bridge).startForward,
+	"cancel-tcpip-forward":                   (*bridge).cancelForward,
+	"cancel-streamlocal-forward@openssh.com": (*bridge).cancelForward,
+	noMoreSessions:                           (*bridge).acknowledge, // ours to keep: the machine's sshd is not told, later lanes may need sessions
+}
+
+func (b *bridge) globalFromClient(req *ssh.Request) {
+	if handle, known := clientGlobals[req.Type]; known {
+		handle(b, req)
+		return
+	}
+	_ = req.Reply(false, nil)
+}
+
+// globalFromTarget answers at this hop. hostkeys-00@openssh.com must not reach the client: it would write the machine's keys into known_hosts under the
+// gateway's name, and ask us to prove keys we do not have. It wants no reply, and gets none.
+func (b *bridge) globalFromTarget(req *ssh.Request) { _ = req.Reply(false, nil) }
+
+func (b *bridge) acknowledge(req *ssh.Request) { _ = req.Reply(true, nil) }
+
+// requestHandler treats one channel request. It must answer it exactly once if an answer is wanted.
+type requestHandler func(c *channel, req *ssh.Request)
+
+// clientRequests is the catalogue of requests on a session from the client (RFC 4254 §6, OpenSSH PROTOCOL). A name that is not here is relayed in its
+// place: the machine's sshd answers.
+var clientRequests = map[string]requestHandler{
+	"pty-req":                    (*channel).askPTY,
+	"env":                        (*channel).askEnv,
+	"x11-req":                    (*channel).askX11,
+	"auth-agent-req@openssh.com": (*channel).askAgent,
+	"agent-req":                  (*channel).askAgent,
+	"shell":                      (*channel).askProgram,
+	"exec":                       (*channel).askProgram,
+	"subsystem":                  (*channel).askProgram,
+	"signal":                     (*channel).passSignal,
+	"break":                      (*channel).passSignal,
+	"window-change":              (*channel).passUp,
+	"eow@openssh.com":            (*channel).passUp,
+	"exit-status":                (*channel).answerHere, // only a server says these
+	"exit-signal":                (*channel).answerHere,
+}
+
+// targetRequests is the same for the other direction.
+var targetRequests = map[string]requestHandler{
+	"exit-status": (*channel).passExit,
+	"exit-signal": (*channel).passExit,
+}
+
+// hopRequests, on any channel and in both directions, ask about this hop and are answered here, with a failure, in their turn.
+var hopRequests = map[string]requestHandler{
+	// sshd's ClientAliveInterval sends it as a request on the first open channel, not as a global one.
+	keepAliveRequest: (*channel).answerHere,
+	// PuTTY sizes its window by the time a failure takes to come back; any other answer breaks it.
+	"winadj@putty.projects.tartarus.org": (*channel).answerHere,
+}
+
+// serveClient handles the client's requests until it has closed the channel.
+func (c *channel) serveClient() {
+	c.serve(c.client.reqs, nil, c.fromClient)
+	close(c.clientEnded)
+	c.pressTarget()
+}
+
+// serveTarget handles the machine's requests until it has closed the channel.
+func (c *channel) serveTarget() {
+	c.serve(c.target.reqs, c.lane, c.fromTarget)
+	close(c.targetEnded)
+}
+
+func (c *channel) serve(reqs <-chan *ssh.Request, via *lane, handle func(*ssh.Request)) {
+	queue := c.bridge.newQueue(handle)
+	for req := range reqs {
+		c.bridge.sign(via)
+		c.bridge.enqueue(queue, req)
+	}
+	queue.finish()
+}
+
+func (c *channel) fromClient(req *ssh.Request) { c.treat(req, clientRequests, (*channel).passUp) }
+func (c *channel) fromTarget(req *ssh.Request) { c.treat(req, targetRequests, (*channel).passDown) }
+
+func (c *channel) treat(req *ssh.Request, catalogue map[string]requestHandler, pass requestHandler) {
+	if handle, known := hopRequests[req.Type]; known {
+		handle(c, req)
+		return
+	}
+	handle, known := catalogue[req.Type]
+	switch {
+	case !known:
+		pass(c, req)
+	case !c.isSession():
+		c.answerHere(req) // what is judged on sessions must not slip through on a forward
+	default:
+		handle(c, req)
+	}
+}
+
+// passUp relays a request to the machine and the answer back.
+func (c *channel) passUp(req *ssh.Request) { relayRequest(c.target.ch, req) }
+
+// passDown relays a request to the client and the answer back.
+func (c *channel) passDown(req *ssh.Request) { relayRequest(c.client.ch, req) }
+
+// answerHere is the failure that goes no further.
+func (c *channel) answerHere(req *ssh.Request) { _ = req.Reply(false, nil) }
+
+// relayRequest passes a request on as it came: also whether it wants an answer (Dropbear's exec does not). It reports whether it was passed on and,
+// where that is known, granted. The limit of the wait is the life of the connection, which keepalives watch.
+func relayRequest(to ssh.Channel, req *ssh.Request) bool {
+	ok, err := to.SendRequest(req.Type, req.WantReply, req.Payload)
+	_ = req.Reply(ok && err == nil, nil)
+	return err == nil && (ok || !req.WantReply)
+}
+
+// notGranted is the refusal for what the key or certificate itself does not allow.
+func notGranted(subject string) error {
+	return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: subject, Detail: "the key or certificate does not allow it"}
+}
