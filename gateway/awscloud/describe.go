@@ -116,13 +116,14 @@ func (t *target) query() query {
 	case formDNS:
 		return query{only("private-dns-name", t.base), alive(func(i *ec2types.Instance) bool { return strings.EqualFold(aws.ToString(i.PrivateDnsName), t.base) })}
 	case formTag: // the key's own case may be lost, and there is no filter on values alone
-		return query{only("tag-key", anyCase(t.key)), alive(func(i *ec2types.Instance) bool { return hasTag(i, t.key, t.value) })}
+		return query{only("tag-key", anyCase(t.key)), alive(func(i *ec2types.Instance) bool { return hasTag(i, t.key, t.base) })}
 	default:
 		return query{only("tag:"+tagName, anyCase(t.base)), alive(func(i *ec2types.Instance) bool { return hasTag(i, tagName, t.base) })}
 	}
 }
 
-// anyCase is the EC2 filter pattern that matches a text in any case: filters know case and the wildcards * and ?, but no classes.
+// anyCase is the EC2 filter pattern that matches a text in any case. Case must not matter, because OpenSSH lowers the case of a host name before a
+// jump host sees it; filters do know case, and of wildcards only * and ?.
 func anyCase(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.ToLower(r) != unicode.ToUpper(r) {

@@ -2,6 +2,7 @@ package awscloud
 
 import (
 	"context"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -15,6 +16,7 @@ const (
 	actionDescribeManaged = "ssm:DescribeInstanceInformation"
 	actionListTags        = "ssm:ListTagsForResource"
 	managedPageSize       = 50 // DescribeInstanceInformation's largest
+	managedPrefix         = "mi-"
 	tagReaders            = 4
 )
 
@@ -42,7 +44,7 @@ func (c *Cloud) managed(ctx context.Context, p place, key, value string) ([]*aut
 			return nil, err
 		}
 		for i := range out.InstanceInformationList {
-			if info := &out.InstanceInformationList[i]; managedPattern.MatchString(aws.ToString(info.InstanceId)) {
+			if info := &out.InstanceInformationList[i]; strings.HasPrefix(aws.ToString(info.InstanceId), managedPrefix) {
 				found = append(found, newManaged(p.region, owner, info))
 			}
 		}

@@ -1,15 +1,13 @@
 package awscloud
 
 import (
-	"net/netip"
 	"regexp"
 	"strings"
-	"unicode"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// form is the kind of name a target was given by.
+// form is what a target is looked up by.
 type form int
 
 const (
@@ -23,95 +21,71 @@ const (
 
 // target is a parsed name. What it means is not known yet.
 type target struct {
-	typed   string // as the person typed it, for messages
 	form    form
-	base    string // the name without suffixes: id, Name, address, DNS name
+	base    string // the name without suffixes: id, Name, address, DNS name; the value of a tag
 	key     string // of formTag
-	value   string // of formTag
 	region  string // "" means any
 	account string // alias or number; "" means any
 }
 
-const maxTargetName = 512 // bytes: a tag value may have 256 characters
-
-var (
-	instancePattern    = regexp.MustCompile(`^i-[0-9a-f]{8,32}$`)
-	managedPattern     = regexp.MustCompile(`^mi-[0-9a-f]{17,32}$`)
-	ipNamePattern      = regexp.MustCompile(`^ip-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})$`)
-	resourceDNSPattern = regexp.MustCompile(`^(i-[0-9a-f]{8,32})\.(?:ec2|([a-z0-9-]+)\.compute)\.internal$`)
-)
+var ipNamePattern = regexp.MustCompile(`^ip-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})-([0-9]{1,3})$`)
 
 // parseTarget reads a name and its optional .region and .account suffixes, in either order. isAccount says which labels are accounts: a Name tag that
 // ends in such a label cannot be reached by that name alone, which is the price of suffixes.
-//
-// Case does not matter, because OpenSSH lowers the case of host names before a jump host sees them. Wildcards are refused: EC2's filters would obey them.
-func parseTarget(typed string, isAccount func(label string) bool) (target, *authz.Refusal) {
-	if typed == "" || len(typed) > maxTargetName || strings.ContainsFunc(typed, neverInNames) {
-		return target{}, &authz.Refusal{Reason: authz.ReasonBadTargetName, Subject: typed}
+func parseTarget(typed string, isAccount func(label string) bool) (target, error) {
+	name, err := authz.ParseTarget(typed)
+	if err != nil {
+		return target{}, err
 	}
-	t := target{typed: typed, base: typed}
-	for t.cutSuffix(isAccount) {
+	t := target{base: name.Value}
+	suffix := name.Suffix
+	if name.Kind == authz.TargetByName || name.Kind == authz.TargetByTag {
+		t.base, suffix = authz.SplitSuffix(name.Value, func(label string) bool { return isRegion(label) || isAccount(label) })
 	}
-	lower := strings.ToLower(t.base)
-	switch address, err := netip.ParseAddr(strings.Trim(lower, "[]")); {
-	case instancePattern.MatchString(lower):
-		t.form, t.base = formInstance, lower
-	case managedPattern.MatchString(lower):
-		t.form, t.base = formManaged, lower
-	case err == nil && address.Zone() == "":
-		t.form, t.base = formAddress, address.Unmap().String()
-	case strings.HasSuffix(lower, ".internal"):
-		t.readDNS(lower)
-	case ipNamePattern.MatchString(lower):
-		t.form, t.base = formAddress, strings.Join(ipNamePattern.FindStringSubmatch(lower)[1:], ".")
-	case strings.Contains(t.base, ":"):
-		return t, t.readTag()
+	for _, label := range suffix {
+		switch {
+		case isRegion(label) && t.region == "":
+			t.region = strings.ToLower(label)
+		case isAccount(label) && t.account == "":
+			t.account = label
+		default:
+			return target{}, &authz.Refusal{Reason: authz.ReasonBadTargetName, Subject: typed, Detail: label + " is not a region or account, or one too many"}
+		}
+	}
+	switch name.Kind {
+	case authz.TargetByID:
+		t.form = formInstance
+		if strings.HasPrefix(t.base, managedPrefix) {
+			t.form = formManaged
+		}
+	case authz.TargetByAddress:
+		t.form = formAddress
+	case authz.TargetByTag:
+		t.readTag(name.TagKey)
+	default:
+		t.readName()
 	}
 	return t, nil
 }
 
-func neverInNames(r rune) bool {
-	return r == '*' || r == '?' || r == '\\' || unicode.IsControl(r) || r == unicode.ReplacementChar
-}
+func isRegion(label string) bool { return regionPattern.MatchString(strings.ToLower(label)) }
 
-// cutSuffix takes one suffix off the end, each kind at most once, and never the whole name.
-func (t *target) cutSuffix(isAccount func(string) bool) bool {
-	dot := strings.LastIndexByte(t.base, '.')
-	if dot < 1 {
-		return false
-	}
-	label := t.base[dot+1:]
-	switch {
-	case t.region == "" && regionPattern.MatchString(strings.ToLower(label)):
-		t.region = strings.ToLower(label)
-	case t.account == "" && isAccount(label):
-		t.account = label
-	default:
-		return false
-	}
-	t.base = t.base[:dot]
-	return true
-}
-
-// readDNS reads a private DNS name. Resource-based names carry the instance id (EC2 user guide, hostname types).
-func (t *target) readDNS(lower string) {
-	t.form, t.base = formDNS, lower
-	if m := resourceDNSPattern.FindStringSubmatch(lower); m != nil {
-		t.form, t.base = formInstance, m[1]
-		if t.region == "" {
-			t.region = m[2]
-		}
+// readName tells the names that EC2 gives from those that people give.
+func (t *target) readName() {
+	lower := strings.ToLower(t.base)
+	if m := ipNamePattern.FindStringSubmatch(lower); m != nil { // the first label of a DNS name made of the address, which is what prompts and logs show
+		t.form, t.base = formAddress, strings.Join(m[1:], ".")
+	} else if strings.HasSuffix(lower, ".internal") {
+		t.form, t.base = formDNS, lower
 	}
 }
 
-// readTag splits key:value at the last colon, because keys such as aws:autoscaling:groupName have colons of their own.
-func (t *target) readTag() *authz.Refusal {
-	colon := strings.LastIndexByte(t.base, ':')
-	t.form, t.key, t.value = formTag, t.base[:colon], t.base[colon+1:]
-	if t.key == "" || t.value == "" {
-		return &authz.Refusal{Reason: authz.ReasonBadTargetName, Subject: t.typed}
+// readTag moves the colons of AWS's own keys, such as aws:autoscaling:groupName, back to the key: no key is just "aws", the prefix is reserved.
+func (t *target) readTag(key string) {
+	t.form, t.key = formTag, key
+	if colon := strings.LastIndexByte(t.base, ':'); colon > 0 && strings.EqualFold(key, "aws") {
+		t.key, t.base = key+":"+t.base[:colon], t.base[colon+1:]
 	}
-	return nil
 }
 
 // unique reports whether at most one machine in the world can have the name, so that the first place that knows it ends the search.

@@ -3,7 +3,6 @@ package awscloud
 import (
 	"bytes"
 	"context"
-	"regexp"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
@@ -12,13 +11,10 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// osUserPattern is SendSSHPublicKey's own pattern for InstanceOSUser.
-var osUserPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9@._-]{0,30}[A-Za-z0-9$_-]?$`)
-
 // PushKey lets key in as osUser on the machine for 60 seconds, as role. Success says nothing about EC2 Instance Connect being installed there.
 func (c *Cloud) PushKey(ctx context.Context, role authz.Role, on *authz.Instance, osUser string, key ssh.PublicKey) error {
-	if !osUserPattern.MatchString(osUser) {
-		return &authz.Refusal{Reason: authz.ReasonBadOSUser, Subject: osUser}
+	if _, err := authz.ParseOSUser(osUser); err != nil {
+		return err
 	}
 	if on.IsManagedNode() {
 		return &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: on.ID, Action: actionPushKey, Detail: "EC2 Instance Connect knows no hybrid nodes"}

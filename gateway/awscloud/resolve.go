@@ -29,11 +29,14 @@ type answer struct {
 // Names are looked for in every configured account and region unless suffixes say where. Ids end the search at the first hit; any other name needs the answer
 // of every place, because only then is it known to mean one machine: where a place cannot answer, the name is refused and a suffix helps.
 func (c *Cloud) Resolve(ctx context.Context, name string) (*authz.Instance, error) {
-	t, refusal := c.parse(name)
-	if refusal != nil {
-		return nil, refusal
+	key := strings.ToLower(name)
+	if real, ok := c.aliases[key]; ok {
+		key = strings.ToLower(real)
 	}
-	key := strings.ToLower(t.typed)
+	t, err := parseTarget(key, c.isAccount)
+	if err != nil {
+		return nil, err
+	}
 	if known, ok := c.recall(key); ok {
 		return known.get(name)
 	}
@@ -61,19 +64,6 @@ func (c *Cloud) Resolve(ctx context.Context, name string) (*authz.Instance, erro
 		}
 		return r.Val.(answer).get(name)
 	}
-}
-
-// parse follows an alias and reads the name.
-func (c *Cloud) parse(name string) (target, *authz.Refusal) {
-	typed := name
-	if real, ok := c.aliases[strings.ToLower(name)]; ok {
-		typed = real
-	}
-	t, refusal := parseTarget(typed, c.isAccount)
-	if refusal != nil {
-		refusal.Subject = name
-	}
-	return t, refusal
 }
 
 func (c *Cloud) isAccount(label string) bool {
