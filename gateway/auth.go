@@ -1,0 +1,185 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// serverVersion has no number and does not begin with OpenSSH, so that no client takes us for one and switches on what only OpenSSH understands.
+const serverVersion = "SSH-2.0-ssm-ssh-gateway"
+
+// proof is who has logged in over one SSH connection, and as what. It is made once, when a signature has been verified, and never changes.
+type proof struct {
+	identity *authz.Identity
+	key      ssh.PublicKey // the key that signed; nil where the proof of the outer login was taken for the inner one
+	user     string        // the login name of the very request that was proven
+	route    *route        // the machine that the login means; nil where it names none
+}
+
+// proofKey finds the proof in ssh.Permissions. The type is private: a certificate's own extensions cannot collide with it.
+type proofKey struct{}
+
+// doorman decides one SSH handshake. The library calls its methods one after the other, from the goroutine of the handshake.
+type doorman struct {
+	ctx    context.Context // of the handshake; the library's callbacks carry none
+	rules  *rules
+	source netip.AddrPort
+	// admit decides what a proven login means on this connection, and refuses it where it means nothing. It may ask AWS: it is only called after proof.
+	admit func(ctx context.Context, p *proof) error
+	// waived is whose proof stands for this login already (inner_auth = "connection"); nil: a signature is demanded.
+	waived *authz.Identity
+	// explain words a refusal for the person and logs its cause.
+	explain func(err error) string
+
+	hinted  bool  // the hint about an unknown key has been given
+	refused error // the last refusal that followed a proof
+	unknown string
+}
+
+// config gives the library's configuration for this handshake. It is made anew each time: the library's hooks of one connection must not be shared.
+func (d *doorman) config(limits Limits, hostKeys []ssh.Signer) *ssh.ServerConfig {
+	algorithms := ssh.SupportedAlgorithms() // the defaults are laxer: they have SHA-1 in exchange, MAC and client signatures
+	config := &ssh.ServerConfig{
+		Config:                    ssh.Config{KeyExchanges: algorithms.KeyExchanges, Ciphers: algorithms.Ciphers, MACs: algorithms.MACs},
+		PublicKeyAuthAlgorithms:   algorithms.PublicKeyAuths,
+		MaxAuthTries:              limits.AuthTries,
+		ServerVersion:             serverVersion,
+		PublicKeyCallback:         d.offered,
+		VerifiedPublicKeyCallback: d.proven,
+		NoClientAuth:              d.waived != nil,
+		NoClientAuthCallback:      d.unproven,
+	}
+	for _, key := range hostKeys {
+		config.AddHostKey(key)
+	}
+	return config
+}
+
+// offered answers whether a key is worth a signature. Nobody has proven anything yet: no identity, no target, no AWS call, nothing remembered but that
+// the hint was given.
+func (d *doorman) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+	if d.rules.directory.Candidate(key, time.Now()) {
+		return &ssh.Permissions{}, nil
+	}
+	fingerprint := ssh.FingerprintSHA256(key)
+	refusal := &authz.Refusal{Reason: authz.ReasonUnknownKey, Subject: fingerprint}
+	if d.hinted { // once: a client may offer every key of an agent
+		return nil, refusal
+	}
+	d.hinted, d.unknown = true, fingerprint
+	return nil, &ssh.BannerError{Err: refusal, Message: d.explain(refusal) + "\r\n"}
+}
+
+// proven is called when a signature by key has been verified: here and only here somebody becomes known. conn.User is read now and not before, because a
+// client may change it between attempts.
+func (d *doorman) proven(conn ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
+	identity, err := d.rules.directory.Identify(key, d.source, time.Now())
+	if err != nil {
+		return nil, d.refuse(err)
+	}
+	return d.welcome(&proof{identity: identity, key: key, user: conn.User()})
+}
+
+// unproven answers a login without a signature. It can succeed only where policy takes the proof of the outer connection.
+func (d *doorman) unproven(conn ssh.ConnMetadata) (*ssh.Permissions, error) {
+	if d.waived == nil {
+		return nil, ssh.ErrNoAuth
+	}
+	return d.welcome(&proof{identity: d.waived, user: conn.User()})
+}
+
+func (d *doorman) welcome(p *proof) (*ssh.Permissions, error) {
+	if err := d.admit(d.ctx, p); err != nil {
+		return nil, d.refuse(err)
+	}
+	return &ssh.Permissions{ExtraData: map[any]any{proofKey{}: p}}, nil
+}
+
+// refuse words a refusal for somebody who has proven a key.
+func (d *doorman) refuse(err error) error {
+	d.refused = err
+	return &ssh.BannerError{Err: err, Message: d.explain(err) + "\r\n"}
+}
+
+// handshake logs a client in within the grace time, which covers version and key exchange too. It works on any net.Conn, also on those whose deadlines
+// do nothing, by closing it. On failure raw is closed.
+func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) (leg, *proof, error) {
+	ctx, cancel := context.WithTimeoutCause(d.ctx, limits.LoginGrace, errGrace)
+	defer cancel()
+	d.ctx = ctx
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	conn, chans, reqs, err := ssh.NewServerConn(raw, d.config(limits, hostKeys))
+	inTime := stop()
+	if err == nil && inTime {
+		return leg{conn: conn, chans: chans, reqs: reqs}, proofOf(conn), nil
+	}
+	_ = raw.Close()
+	if err == nil {
+		go ssh.DiscardRequests(reqs)
+		for range chans { //nolint:revive // the library's loops end once both streams are drained
+		}
+	}
+	return leg{}, nil, d.failure(err)
+}
+
+func proofOf(conn *ssh.ServerConn) *proof {
+	p, ok := conn.Permissions.ExtraData[proofKey{}].(*proof)
+	if !ok {
+		panic("gateway: a login without a proof") // unreachable: every way to success goes through welcome
+	}
+	return p
+}
+
+// failure says why a handshake failed: the refusal somebody proven was given, else the end of time, else that the key was unknown, else what the library says.
+func (d *doorman) failure(err error) error {
+	switch {
+	case d.refused != nil:
+		return d.refused
+	case d.ctx.Err() != nil:
+		return context.Cause(d.ctx)
+	case d.unknown != "":
+		return &authz.Refusal{Reason: authz.ReasonUnknownKey, Subject: d.unknown, Cause: err}
+	}
+	return fmt.Errorf("no login: %w", err)
+}
+
+// samePerson refuses an inner login by somebody else than the outer one: one person's connection must not carry another's login.
+func samePerson(outer, inner *authz.Identity) error {
+	if outer.Person == inner.Person {
+		return nil
+	}
+	return &authz.Refusal{Reason: authz.ReasonDifferentIdentity, Subject: inner.Person, Detail: outer.Person}
+}
+
+// pushable gives the key to push for a person whose own key shall log in: Instance Connect takes only lines of these types.
+func pushable(key ssh.PublicKey) (ssh.PublicKey, error) {
+	if cert, ok := key.(*ssh.Certificate); ok {
+		key = cert.Key
+	}
+	if key == nil || !slices.Contains([]string{ssh.KeyAlgoRSA, ssh.KeyAlgoED25519}, key.Type()) {
+		return nil, &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Action: "passthrough",
+			Detail: "passthrough needs an RSA or Ed25519 key, because Instance Connect takes no other"}
+	}
+	return key, nil
+}
+
+// reasonOf gives the reason of a failure; ReasonInternal for one that is not a refusal.
+func reasonOf(err error) authz.Reason {
+	var refusal *authz.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Reason
+	case errors.Is(err, context.DeadlineExceeded):
+		return authz.ReasonTimeout
+	}
+	return authz.ReasonInternal
+}

@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
+)
+
+// Config is what a Server is made of. The first group is required; in the second the zero value works.
+type Config struct {
+	// Cloud reaches AWS. Where it also implements ConsoleReader and Lister, host keys are looked up in console texts and `ssh gateway ls` lists machines.
+	Cloud Cloud
+	// Directory knows people by their keys, Policy judges what they may do. Both can be replaced while running: Server.Reload.
+	Directory Directory
+	Policy    Policy
+	// HostKeys are the gateway's own keys, shown on the outer connection, at most one of each type.
+	HostKeys []ssh.Signer
+	// Issuer makes the keys under which the gateway stands in for machines.
+	Issuer Issuer
+	// Verifier decides whether to believe the key that a machine shows.
+	Verifier Verifier
+
+	// Limits bounds everything that waits, queues or counts.
+	Limits Limits
+	// SSHPorts are the ports of a machine on which an sshd is expected, so that a jump to them is an SSH login and not a plain port. Default: 22.
+	SSHPorts []int
+	// AccountAliases maps account ids to the names that people's roles are configured under.
+	AccountAliases map[string]string
+	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held
+	// until it has, because the agent may lose what arrives before it has dialled. Default: ssmproto.Dial.
+	DialPort func(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error)
+	// Audit receives what happens. Default: nowhere.
+	Audit AuditSink
+	// Log receives causes and faults. Default: nowhere.
+	Log *slog.Logger
+}
+
+// Directory knows people. *authz.Directory satisfies it; all methods are pure and quick.
+type Directory interface {
+	// Candidate reports whether key could be somebody's. It is asked about keys that nobody has proven.
+	Candidate(key ssh.PublicKey, now time.Time) bool
+	// Identify says whose key it is, once proven, or refuses with an *authz.Refusal.
+	Identify(key ssh.PublicKey, source netip.AddrPort, now time.Time) (*authz.Identity, error)
+	// RoleFor gives the IAM role of a person in an account.
+	RoleFor(id *authz.Identity, accountAlias, accountID string) (authz.Role, error)
+	// StillValid tells whether a person identified earlier would be identified again.
+	StillValid(id *authz.Identity, now time.Time) error
+}
+
+// Policy judges. *authz.Policy satisfies it.
+type Policy interface {
+	Decide(req authz.Request) authz.Decision
+}
+
+// Issuer makes host keys for the machines that the gateway stands in for. *hostkeys.Issuer satisfies it.
+type Issuer interface {
+	// Signer gives a host key certified for exactly these names, and the same key bare for clients that know no CA. certified is nil without a CA.
+	Signer(names ...string) (certified, plain ssh.Signer, err error)
+}
+
+// Verifier believes machines, or not.
+type Verifier interface {
+	// Check judges the key that the machine at place (authz.Instance.Place) shows. console reads the text the machine printed at boot; it may be nil.
+	// how says why the key is believed. A key that is not believed is an *authz.Refusal.
+	Check(ctx context.Context, place string, key ssh.PublicKey, console func(context.Context) (string, error)) (how string, err error)
+	// Algorithms gives the host key algorithms to negotiate, so that a machine shows the type of key that is pinned. nil: no preference.
+	Algorithms(place string) []string
+}
+
+// validate reports everything that is missing.
+func (c *Config) validate() error {
+	var findings []error
+	for _, required := range []struct {
+		present bool
+		name    string
+	}{
+		{c.Cloud != nil, "Cloud"}, {c.Directory != nil, "Directory"}, {c.Policy != nil, "Policy"},
+		{len(c.HostKeys) > 0, "HostKeys"}, {c.Issuer != nil, "Issuer"}, {c.Verifier != nil, "Verifier"},
+	} {
+		if !required.present {
+			findings = append(findings, errors.New("gateway: Config."+required.name+" is required"))
+		}
+	}
+	return errors.Join(findings...)
+}
+
+// withDefaults fills what was left out.
+func (c Config) withDefaults() Config {
+	c.Limits = c.Limits.withDefaults()
+	if len(c.SSHPorts) == 0 {
+		c.SSHPorts = []int{22}
+	}
+	if c.DialPort == nil {
+		c.DialPort = dialPort
+	}
+	if c.Audit == nil {
+		c.Audit = discardAudit{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

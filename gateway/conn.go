@@ -1,0 +1,226 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// conn is one connection from a client to the gateway: what the person calls "the gateway", and inside of which jumps to machines run.
+type conn struct {
+	srv    *Server
+	raw    net.Conn
+	ref    string
+	source netip.AddrPort
+	log    *slog.Logger
+	opened time.Time
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	tasks sync.WaitGroup // jumps, ports and built-in sessions
+	seat  string         // the person whose seat is taken; set during the handshake
+
+	mu     sync.Mutex
+	proof  *proof // nil until the login is done
+	visits map[*visit]struct{}
+	busy   int // tasks that run
+}
+
+func newConn(s *Server, raw net.Conn, source netip.AddrPort) *conn {
+	c := &conn{srv: s, raw: raw, ref: newRef(), source: source, opened: time.Now(), visits: map[*visit]struct{}{}}
+	c.log = s.cfg.Log.With("conn", c.ref, "source", source.String())
+	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
+	return c
+}
+
+// serve is the whole life of the connection.
+func (c *conn) serve() {
+	defer logPanic(c.log, "connection")
+	defer func() { _ = c.raw.Close() }()
+	defer c.tasks.Wait()
+	defer c.cancel(nil)
+	c.srv.record(c.event(EventConnectionOpened))
+
+	client, p, err := c.login()
+	if err != nil {
+		e := c.event(EventConnectionRefused)
+		withCause(&e, err)
+		c.srv.record(e)
+		c.log.Info("no login", "reason", reasonOf(err), "error", err)
+		return
+	}
+	defer c.srv.seats.release(c.seat)
+	c.authenticated(client, p)
+
+	if p.route != nil {
+		err = c.direct(client, p)
+	} else {
+		err = c.jumps(client, p)
+	}
+	e := c.event(EventConnectionClosed)
+	who(&e, p.identity)
+	e.Duration = time.Since(c.opened).Milliseconds()
+	withCause(&e, err)
+	c.srv.record(e)
+	c.log.Info("connection closed", "person", p.identity.Person, "cause", err)
+}
+
+// login does the handshake and takes a seat for the person. The startup slot, taken at accept, is given back whatever happens.
+func (c *conn) login() (leg, *proof, error) {
+	defer c.srv.startups.leave(c.source.Addr())
+	d := &doorman{ctx: c.ctx, rules: c.srv.rules.Load(), source: c.source, admit: c.admit, explain: c.text}
+	client, p, err := d.handshake(c.raw, c.srv.cfg.Limits, c.srv.cfg.HostKeys)
+	if err != nil {
+		if c.seat != "" { // admitted, and then the connection was lost
+			c.srv.seats.release(c.seat)
+		}
+		return leg{}, nil, err
+	}
+	return client, p, nil
+}
+
+// admit decides what the login of somebody proven means: a machine (ec2-user@i-abc@gateway), or none.
+func (c *conn) admit(ctx context.Context, p *proof) error {
+	if c.srv.isDraining() {
+		return errShuttingDown
+	}
+	if err := c.routeOf(ctx, p); err != nil {
+		e := c.event(EventTargetRefused)
+		who(&e, p.identity)
+		e.Login = p.user
+		withCause(&e, err)
+		c.srv.record(e)
+		return err
+	}
+	if c.seat != "" { // cannot be: the library ends authentication at the first success
+		return &authz.Refusal{Reason: authz.ReasonInternal, Detail: "admitted twice"}
+	}
+	if !c.srv.seats.take(p.identity.Person) {
+		return &authz.Refusal{Reason: authz.ReasonTooManyConnections, Subject: p.identity.Person}
+	}
+	c.seat = p.identity.Person
+	return nil
+}
+
+// authenticated makes the login known: to Reload, to the log and to the audit.
+func (c *conn) authenticated(client leg, p *proof) {
+	c.mu.Lock()
+	c.proof = p
+	c.mu.Unlock()
+	e := c.event(EventConnectionAuthenticated)
+	who(&e, p.identity)
+	e.Login, e.ClientVersion = p.user, string(client.conn.ClientVersion())
+	c.srv.record(e)
+	attrs := []any{"person", p.identity.Person, "key", p.identity.Fingerprint, "login", p.user, "client", e.ClientVersion}
+	if negotiated, ok := client.conn.(ssh.AlgorithmsConnMetadata); ok {
+		a := negotiated.Algorithms()
+		attrs = append(attrs, "kex", a.KeyExchange, "cipher", a.Write.Cipher)
+	}
+	c.log.Info("logged in", attrs...)
+	c.recheck(c.srv.rules.Load()) // a reload may have come between the handshake's rules and now
+}
+
+// recheck cuts the connection if its person is no longer known, else judges the stays on it again.
+func (c *conn) recheck(now *rules) {
+	c.mu.Lock()
+	p := c.proof
+	visits := make([]*visit, 0, len(c.visits))
+	for v := range c.visits {
+		visits = append(visits, v)
+	}
+	c.mu.Unlock()
+	if p == nil {
+		return // authenticated will ask
+	}
+	if err := now.directory.StillValid(p.identity, time.Now()); err != nil {
+		c.cancel(err)
+		return
+	}
+	for _, v := range visits {
+		v.recheck(now)
+	}
+}
+
+// start runs a task of the connection; it says no when there are too many.
+func (c *conn) start(task func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy >= c.srv.cfg.Limits.MachinesPerConnection {
+		return false
+	}
+	c.busy++
+	c.tasks.Go(func() {
+		defer c.finished()
+		defer logPanic(c.log, "task")
+		task()
+	})
+	return true
+}
+
+func (c *conn) finished() {
+	c.mu.Lock()
+	c.busy--
+	idle := c.busy == 0
+	c.mu.Unlock()
+	if idle && c.srv.isDraining() {
+		c.cancel(errShuttingDown)
+	}
+}
+
+// drain ends a connection that holds nothing; the others end themselves when they have become empty (finished), or are cut when time is up.
+func (c *conn) drain() {
+	c.mu.Lock()
+	holdsNothing := c.busy == 0 && (c.proof == nil || c.proof.route == nil)
+	c.mu.Unlock()
+	if holdsNothing {
+		c.cancel(errShuttingDown)
+	}
+}
+
+// event begins an event with what is known of the connection.
+func (c *conn) event(what string) Event {
+	e := Event{Event: what, Ref: c.ref}
+	if c.source.IsValid() {
+		e.Source = c.source.String()
+	}
+	return e
+}
+
+// text words a failure for the person and logs its cause under the same reference.
+func (c *conn) text(err error) string {
+	c.log.Warn("refused", "ref", c.ref, "reason", reasonOf(err), "error", err)
+	return sentence(err, c.ref)
+}
+
+// refuse rejects a channel in words.
+func refuse(channel ssh.NewChannel, reason ssh.RejectionReason, text string) {
+	_ = channel.Reject(reason, text) // fails only when the connection has
+}
+
+// rejection is the SSH reason code that goes with a refusal: prohibited where somebody decided so, else a failed connection.
+func rejection(err error) ssh.RejectionReason {
+	switch reasonOf(err) {
+	case authz.ReasonNotPermitted, authz.ReasonPolicyError, authz.ReasonNoRole, authz.ReasonBadTargetName, authz.ReasonAccessDenied, authz.ReasonDifferentIdentity,
+		authz.ReasonUnsupportedTarget, authz.ReasonBadOSUser:
+		return ssh.Prohibited
+	case authz.ReasonTooManyConnections, authz.ReasonShuttingDown:
+		return ssh.ResourceShortage
+	}
+	return ssh.ConnectionFailed
+}
+
+// cutCause is why a connection was cut, or err where it was not.
+func cutCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}

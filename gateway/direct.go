@@ -1,0 +1,59 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// sshPort is where the sshd of a machine is in the direct shape, which has no place for another port.
+const sshPort = 22
+
+// routeOf reads the login name of somebody proven: in the direct shape (ec2-user@i-abc@gateway) it fixes OS user, machine and role once and for all, so
+// that what was authenticated and what is routed cannot differ. Any other name means no machine.
+func (c *conn) routeOf(ctx context.Context, p *proof) error {
+	login, name, direct := authz.ParseLogin(p.user)
+	if !direct {
+		return nil
+	}
+	osUser, err := authz.ParseOSUser(login)
+	if err != nil {
+		return err
+	}
+	target, err := c.srv.find(ctx, p.identity, name)
+	if err != nil {
+		return err
+	}
+	entered, err := c.srv.enter(c.srv.rules.Load(), route{identity: p.identity, named: name, target: target, port: sshPort, osUser: osUser})
+	if err != nil {
+		return err
+	}
+	if entered.obligations.Mode == authz.ModePassthrough {
+		return &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: name,
+			Detail: "policy allows passthrough only, which needs the jump: ssh -J " + osUser + "@GATEWAY " + osUser + "@" + name}
+	}
+	p.route = entered
+	return nil
+}
+
+// direct joins the client's own connection with the machine that its login names.
+func (c *conn) direct(client leg, p *proof) error {
+	v := c.newVisit(*p.route, modeInspected, c.ref)
+	c.srv.record(v.event(EventTargetAllowed))
+	up := openUpstream(v)
+	up.login(p.route.osUser)
+	err := v.join(client, up)
+	v.end(err)
+	return err
+}
+
+// join carries everything between a client and the machine until one of them ends.
+func (v *visit) join(client leg, up *upstream) error {
+	defer up.close()
+	r := v.current()
+	err := runBridge(v.ctx, client, up.wait, bridgeConfig{
+		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice,
+		limits: bridgeLimits{keepalive: v.conn.srv.cfg.Limits.Keepalive},
+	})
+	return cutCause(v.ctx, err)
+}

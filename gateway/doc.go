@@ -1,0 +1,22 @@
+// Package gateway is the SSH server in front of Session Manager: it joins the SSH connection of a person with an SSH connection to the real sshd of
+// a machine, and judges everything that passes between them.
+//
+// A connection goes through these hands, in this order:
+//
+//	Server.Serve   accepts, and holds the limits that come before anybody is known        server.go limits.go
+//	conn           the handshake; who is it?                                              conn.go auth.go
+//	  direct       the login names a machine: ec2-user@i-abc@gateway                      direct.go
+//	  jump         direct-tcpip names a machine: ssh -J gateway ec2-user@i-abc            jump.go
+//	    inner      the gateway answers there as the SSH server of that machine            inner.go
+//	    relay      passthrough and other ports: bytes only                                relay.go
+//	  no machine   help, whoami, ls                                                       notarget.go
+//	visit          one person's stay on one machine: the policy's yes, the audit, the end visit.go
+//	upstream       StartSession, key push, the machine's own sshd                         upstream.go
+//	bridge         channel by channel between the two                                     bridge.go
+//
+// The SSH library is used directly. gliderlabs/ssh, which test machines are built with, is kept out of the server: it fixes the user name at the first
+// authentication attempt, shares one Permissions value between all keys a client offers, turns on login without authentication when its own handlers are
+// unset, and erases handshake deadlines. Here the login name carries the target and the key carries the person, so each of these would be a way in.
+//
+// Nothing a client says makes this process dial or listen: it reaches machines only through Cloud.
+package gateway

@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
+)
+
+// dialPort is the default of Config.DialPort.
+func dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
+	return ssmproto.Dial(ctx, grant, &ssmproto.Options{WaitForPeer: peerFirst})
+}
+
+// reasonLimit is the longest Reason that StartSession takes.
+const reasonLimit = 256
+
+// openPort opens a Session Manager session to a port of the machine as the person's role, within the connect timeout.
+func (s *Server) openPort(ctx context.Context, v *visit, r route, peerFirst bool) (net.Conn, string, error) {
+	step := &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the Session Manager session to " + r.named}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Limits.ConnectTimeout, step)
+	defer cancel()
+	reason := fmt.Sprintf("ssm-ssh-gateway %s ref %s", r.identity.Person, v.ref)
+	grant, err := s.cfg.Cloud.StartPort(ctx, r.role, r.target, r.port, reason[:min(len(reason), reasonLimit)])
+	if err != nil {
+		return nil, "", portError(ctx, r, err)
+	}
+	conn, err := s.cfg.DialPort(ctx, grant, peerFirst)
+	if err != nil {
+		return nil, grant.SessionID, portError(ctx, r, err)
+	}
+	v.log.Info("session opened", "session", grant.SessionID, "port", r.port, "role", r.role.ARN)
+	return conn, grant.SessionID, nil
+}
+
+// portError says in our words why there is no session.
+func portError(ctx context.Context, r route, err error) error {
+	var refusal *authz.Refusal
+	var ended *ssmproto.SessionEndedError
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("open port %d of %s: %w (%w)", r.port, r.target.ID, context.Cause(ctx), err)
+	case errors.As(err, &refusal):
+		return fmt.Errorf("open port %d of %s: %w", r.port, r.target.ID, err)
+	case errors.Is(err, ssmproto.ErrConnectToPort):
+		return portRefused(r, err)
+	case errors.As(err, &ended):
+		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: ended.Output, Cause: err}
+	case errors.Is(err, ssmproto.ErrHandshakeTimeout):
+		return &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the SSM agent of " + r.named, Cause: err}
+	}
+	return &authz.Refusal{Reason: authz.ReasonCloud, Subject: r.named, Detail: "the data channel could not be opened", Cause: err}
+}
+
+// carrier is the connection to a machine's port as an SSH client uses it. It notices what the client's errors do not tell: whether anything was ever heard, and what
+// ended the reading.
+type carrier struct {
+	net.Conn
+	onLost func(error) // hears of the first read error while live; it must not block
+	live   atomic.Bool
+
+	mu     sync.Mutex
+	first  *time.Timer // runs while nothing has been heard
+	some   bool
+	lost   error
+	closed bool
+}
+
+// expectFirst calls mute when nothing is heard within limit.
+func (c *carrier) expectFirst(limit time.Duration, mute func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first = time.AfterFunc(limit, mute)
+}
+
+// Read notes what it sees.
+func (c *carrier) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && err == nil && c.live.Load() { // the hot path
+		return n, nil
+	}
+	c.mu.Lock()
+	first := err != nil && c.lost == nil && !c.closed
+	if n > 0 || err != nil {
+		c.some = c.some || n > 0
+		if c.first != nil {
+			c.first.Stop()
+		}
+	}
+	if first {
+		c.lost = err
+	}
+	c.mu.Unlock()
+	if first && c.live.Load() && c.onLost != nil {
+		c.onLost(err)
+	}
+	return n, err
+}
+
+// Close ends the connection; read errors after it are our own doing and not kept.
+func (c *carrier) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	if c.first != nil {
+		c.first.Stop()
+	}
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// heard reports whether the machine has sent anything.
+func (c *carrier) heard() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.some
+}
+
+// readError is what ended the reading from the other side; nil while it has not.
+func (c *carrier) readError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}

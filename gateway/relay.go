@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// notInspected is what the audit says of bytes that only passed.
+const notInspected = "passthrough, not inspected"
+
+// passthrough carries a jump's bytes to the machine's sshd as they are: SSH is end to end between client and machine. The person's own key is pushed for
+// the OS user that the outer login names, while the session is being opened.
+func (v *visit) passthrough(channel ssh.NewChannel, p *proof) error {
+	r := v.current()
+	key, err := pushable(p.key)
+	if err != nil {
+		refuse(channel, rejection(err), v.text(err))
+		return err
+	}
+	ctx, cancel := context.WithCancel(v.ctx)
+	defer cancel()
+	pushed := make(chan error, 1)
+	go func() {
+		err := errors.New("the key push did not finish") // unless it does
+		defer func() { pushed <- err }()
+		defer logPanic(v.log, "key push")
+		err = v.conn.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key)
+	}()
+	port, sessionID, err := v.openPort(true)
+	if err != nil {
+		cancel()
+	}
+	if pushErr := <-pushed; err == nil && pushErr != nil {
+		_ = port.Close()
+		err = fmt.Errorf("push the key of %s for %s to %s: %w", r.identity.Person, r.osUser, r.target.ID, pushErr)
+	}
+	return v.carry(channel, port, sessionID, err)
+}
+
+// plainPort carries bytes to a port of the machine that is not SSH.
+func (v *visit) plainPort(channel ssh.NewChannel) error {
+	port, sessionID, err := v.openPort(false)
+	return v.carry(channel, port, sessionID, err)
+}
+
+func (v *visit) openPort(peerFirst bool) (net.Conn, string, error) {
+	return v.conn.srv.openPort(v.ctx, v, v.current(), peerFirst)
+}
+
+// carry answers the channel: with the refusal where err says that there is no port, else by copying both ways until both have ended.
+func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, err error) error {
+	r := v.current()
+	e := v.event(EventUpstreamOpened)
+	e.SessionID = sessionID
+	if err != nil {
+		e.Event = EventUpstreamFailed
+		withCause(&e, err)
+		v.conn.srv.record(e)
+		refuse(channel, rejection(err), v.text(err))
+		return err
+	}
+	v.conn.srv.record(e)
+	stream, reqs, err := channel.Accept()
+	if err != nil {
+		_ = port.Close()
+		return fmt.Errorf("accept the port: %w", err)
+	}
+	client := newChanConn(stream, reqs, v.conn.raw.LocalAddr(), v.conn.raw.RemoteAddr())
+	began := time.Now()
+	in, out, err := relay(v.ctx, client, port, v.conn.srv.cfg.Limits.PortLinger)
+	e = v.event(EventChannelClosed)
+	inspected := false
+	e.SessionID, e.ChannelType, e.Direction, e.Destination = sessionID, "direct-tcpip", "client", destination(r.named, r.port)
+	e.BytesIn, e.BytesOut, e.Duration, e.Inspected, e.NotSeen = in, out, time.Since(began).Milliseconds(), &inspected, notInspected
+	withCause(&e, err)
+	v.conn.srv.record(e)
+	return err
+}
+
+// relayBuffer is the size of one copy: what one SSH packet holds.
+const relayBuffer = 32 << 10
+
+var relayBuffers = sync.Pool{New: func() any { b := make([]byte, relayBuffer); return &b }}
+
+// relay copies between client and port until both directions have ended, and closes both. Half-closes travel where port can carry one. Where it cannot,
+// the end of the client's side leaves the answer linger time, counted anew from each byte, because many protocols end their question with their input.
+func relay(ctx context.Context, client, port net.Conn, linger time.Duration) (in, out int64, err error) {
+	stop := context.AfterFunc(ctx, func() { _ = client.Close(); _ = port.Close() })
+	defer stop()
+	answered := &stirred{Conn: port}
+	var up, down error
+	var both sync.WaitGroup
+	both.Go(func() {
+		in, up = copyPooled(port, client)
+		if up != nil {
+			_ = port.Close()
+			return
+		}
+		if half, ok := port.(interface{ CloseWrite() error }); ok {
+			up = half.CloseWrite()
+			return
+		}
+		answered.endAfter(linger)
+	})
+	both.Go(func() {
+		out, down = copyPooled(client, answered)
+		answered.done()
+		if half, ok := client.(interface{ CloseWrite() error }); ok && down == nil {
+			_ = half.CloseWrite()
+		}
+		_ = client.Close() // what the client would still say has nobody to hear it
+	})
+	both.Wait()
+	_ = port.Close()
+	_ = client.Close()
+	if ctx.Err() != nil {
+		return in, out, context.Cause(ctx)
+	}
+	return in, out, relayError(up, down)
+}
+
+// relayError tells an end in good order from a fault: each side closing under the other's copy is how a connection ends.
+func relayError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyPooled(dst io.Writer, src io.Reader) (int64, error) {
+	buffer, _ := relayBuffers.Get().(*[]byte)
+	defer relayBuffers.Put(buffer)
+	// The wrappers keep io.CopyBuffer from a ReadFrom or WriteTo that would bring its own buffer.
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buffer)
+}
+
+// stirred is a connection that can be told to close after a time without a byte.
+type stirred struct {
+	net.Conn
+	last atomic.Int64 // unix nanoseconds of the last byte
+
+	mu    sync.Mutex
+	timer *time.Timer
+	over  bool
+}
+
+// Read notes the time.
+func (s *stirred) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	s.last.Store(time.Now().UnixNano())
+	return n, err
+}
+
+// endAfter closes the connection when it has been still for pause.
+func (s *stirred) endAfter(pause time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	s.last.Store(time.Now().UnixNano())
+	s.timer = time.AfterFunc(pause, func() { s.check(pause) })
+}
+
+func (s *stirred) check(pause time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	still := time.Since(time.Unix(0, s.last.Load()))
+	if still < pause {
+		s.timer.Reset(pause - still)
+		return
+	}
+	go func() { _ = s.Close() }() // politely, which may take a moment: not under the lock; relay closes it again and so waits for it
+}
+
+// done ends the watch.
+func (s *stirred) done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}

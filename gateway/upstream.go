@@ -1,0 +1,308 @@
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
+)
+
+// upstream is the gateway's own SSH connection to the sshd of a machine, through a Session Manager session. It is made for one stay and never shared:
+// agent, X11 and remote forwards belong to one connection.
+//
+// What can be done at the same time is: openUpstream begins StartSession as soon as policy has said yes, while the person still logs in; login, when the OS
+// user is known, begins the key push, which meanwhile runs beside key exchange. Only the authentication waits for it.
+type upstream struct {
+	srv    *Server
+	visit  *visit
+	route  route // as of openUpstream; login adds the OS user
+	cancel context.CancelCauseFunc
+
+	osUser  chan string   // receives once, from login
+	over    chan struct{} // closed when leg or err is set
+	leg     leg
+	err     error
+	carrier *carrier // valid once over is closed and err is nil
+
+	tasks  sync.WaitGroup
+	banner atomic.Pointer[string]
+}
+
+// openUpstream begins to open a session to the machine. close must follow.
+func openUpstream(v *visit) *upstream {
+	u := &upstream{srv: v.conn.srv, visit: v, route: v.current(), osUser: make(chan string, 1), over: make(chan struct{})}
+	ctx, cancel := context.WithCancelCause(v.ctx)
+	u.cancel = cancel
+	u.tasks.Go(func() {
+		defer close(u.over)
+		defer func() {
+			if fault := recover(); fault != nil {
+				u.err = fmt.Errorf("panic: %v", fault)
+				v.log.Error("panic", "during", "upstream", "panic", fmt.Sprint(fault), "stack", stack())
+			}
+		}()
+		u.leg, u.err = u.open(ctx)
+		if u.err != nil {
+			e := v.event(EventUpstreamFailed)
+			withCause(&e, u.err)
+			u.srv.record(e)
+		}
+	})
+	return u
+}
+
+// login tells the OS user. It must be called once, when the person has proven who they are on this login.
+func (u *upstream) login(osUser string) { u.osUser <- osUser }
+
+// wait gives the connection, or why there is none. It is what the bridge calls at first need.
+func (u *upstream) wait(ctx context.Context) (leg, error) {
+	select {
+	case <-u.over:
+		return u.leg, u.err
+	case <-ctx.Done():
+		return leg{}, context.Cause(ctx)
+	}
+}
+
+// close ends the connection or the attempt, politely towards AWS, and waits for both.
+func (u *upstream) close() {
+	u.cancel(io.ErrClosedPipe)
+	u.tasks.Wait()
+	if u.err == nil {
+		_ = u.leg.conn.Close()
+		// Nobody may have taken the leg over; its streams must be emptied for the library's loops to end.
+		drainLeg(u.leg)
+	}
+}
+
+// notice is what the machine's sshd said before login, for stderr of the first session.
+func (u *upstream) notice() string {
+	if text := u.banner.Load(); text != nil {
+		return *text
+	}
+	return ""
+}
+
+// open does the three steps: session, OS user, SSH.
+func (u *upstream) open(ctx context.Context) (leg, error) {
+	key, err := ephemeralKey()
+	if err != nil {
+		return leg{}, err
+	}
+	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
+	if err != nil {
+		return leg{}, err
+	}
+	c := &carrier{Conn: port, onLost: u.lost}
+	var osUser string
+	select {
+	case osUser = <-u.osUser:
+	case <-ctx.Done():
+		_ = c.Close()
+		return leg{}, context.Cause(ctx)
+	}
+	up, opened, err := u.handshake(ctx, c, key, osUser)
+	if err != nil {
+		_ = c.Close()
+		return leg{}, err
+	}
+	c.live.Store(true)
+	u.carrier = c
+	e := u.visit.event(EventUpstreamOpened)
+	e.SessionID, e.HostKey, e.HostKeyHow, e.PushedKey = sessionID, opened.hostKey, opened.how, ssh.FingerprintSHA256(key.PublicKey())
+	u.srv.record(e)
+	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "host_key", opened.hostKey, "host_key_how", opened.how)
+	return up, nil
+}
+
+// lost ends the stay when Session Manager ends the session under a live connection, so that the person's sessions are told why.
+func (u *upstream) lost(err error) {
+	var ended *ssmproto.SessionEndedError
+	if errors.As(err, &ended) {
+		u.visit.cancel(&authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: u.route.named, Detail: ended.Output, Cause: err})
+	}
+}
+
+// shown is what the machine showed of itself.
+type shown struct{ hostKey, how string }
+
+// handshake logs in to the machine's sshd over c as osUser.
+func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, osUser string) (leg, shown, error) {
+	limits := u.srv.cfg.Limits
+	r := u.route.withUser(osUser)
+	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
+	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	c.expectFirst(limits.BannerTimeout, func() { fail(portRefused(r, errors.New("silence"))) })
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+
+	pushed := u.push(ctx, r, key)
+	var seen shown
+	var offered bool
+	config := u.clientConfig(r)
+	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
+		seen.hostKey = ssh.FingerprintSHA256(hostKey)
+		seen.how, err = u.srv.cfg.Verifier.Check(ctx, r.target.Place(), hostKey, u.console(r))
+		return err
+	}
+	config.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+		if err := pushed.wait(ctx); err != nil {
+			return nil, err
+		}
+		offered = true
+		return []ssh.Signer{key}, nil // exactly one: each key offered costs the machine seconds and counts against MaxAuthTries
+	})}
+	conn, chans, reqs, err := ssh.NewClientConn(c, net.JoinHostPort(r.target.ID, strconv.Itoa(r.port)), config)
+	switch {
+	case err == nil && stop():
+		return leg{conn: conn, chans: chans, reqs: reqs}, seen, nil
+	case err == nil:
+		drainLeg(leg{conn: conn, chans: chans, reqs: reqs})
+		return leg{}, seen, context.Cause(ctx)
+	}
+	return leg{}, seen, u.classify(ctx, c, r, err, pushed.failed(), offered)
+}
+
+// clientConfig is all of the SSH client's configuration that does not belong to one attempt.
+func (u *upstream) clientConfig(r route) *ssh.ClientConfig {
+	algorithms := ssh.SupportedAlgorithms()
+	config := &ssh.ClientConfig{
+		Config:            ssh.Config{KeyExchanges: algorithms.KeyExchanges, Ciphers: algorithms.Ciphers, MACs: algorithms.MACs},
+		User:              r.osUser,
+		ClientVersion:     serverVersion,
+		HostKeyAlgorithms: u.srv.cfg.Verifier.Algorithms(r.target.Place()),
+		BannerCallback: func(text string) error {
+			text = printableLines(text)
+			u.banner.Store(&text)
+			return nil
+		},
+	}
+	if len(config.HostKeyAlgorithms) == 0 {
+		config.HostKeyAlgorithms = algorithms.HostKeys
+	}
+	return config
+}
+
+// classify says in our words why a login to the machine failed.
+func (u *upstream) classify(ctx context.Context, c *carrier, r route, err, pushErr error, offered bool) error {
+	var refusal *authz.Refusal
+	var ended *ssmproto.SessionEndedError
+	lost := c.readError()
+	switch {
+	case errors.As(err, &refusal): // of the host key
+		return fmt.Errorf("log in to %s: %w", r.target.ID, err)
+	case pushErr != nil && ctx.Err() == nil:
+		return pushErr
+	case errors.Is(lost, ssmproto.ErrConnectToPort), lost != nil && !c.heard() && ctx.Err() == nil:
+		return portRefused(r, lost)
+	case errors.As(lost, &ended):
+		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: ended.Output, Cause: err}
+	case ctx.Err() != nil:
+		return fmt.Errorf("log in to %s: %w (%w)", r.target.ID, context.Cause(ctx), err)
+	case offered && lost == nil: // the library gave up while the connection still stood: there was nothing left to try
+		return &authz.Refusal{Reason: authz.ReasonKeyRefused, Subject: r.osUser, Cause: err}
+	case lost != nil:
+		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: "the machine closed the connection during login", Cause: err}
+	}
+	return &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: r.named, Detail: "no common SSH algorithms, or no SSH server", Cause: err}
+}
+
+func portRefused(r route, cause error) error {
+	return &authz.Refusal{Reason: authz.ReasonPortRefused, Subject: r.named, Action: "port " + strconv.Itoa(r.port), Cause: cause}
+}
+
+// pushing is a key push under way.
+type pushing struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+func (p *pushing) wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// failed is the error of a push that is over; nil for one that went well or is still under way.
+func (p *pushing) failed() error {
+	select {
+	case <-p.done:
+		return p.err
+	default:
+		return nil
+	}
+}
+
+// push lets the key in for a minute, beside everything else.
+func (u *upstream) push(ctx context.Context, r route, key ssh.Signer) *pushing {
+	p := &pushing{done: make(chan struct{})}
+	u.tasks.Go(func() {
+		defer close(p.done)
+		defer logPanic(u.visit.log, "key push")
+		p.err = errors.New("the key push did not finish") // unless it does
+		if err := u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key.PublicKey()); err != nil {
+			p.err = fmt.Errorf("push a key for %s to %s: %w", r.osUser, r.target.ID, err)
+			return
+		}
+		p.err = nil
+	})
+	return p
+}
+
+// console gives the way to the machine's boot text, where the cloud has one.
+func (u *upstream) console(r route) func(context.Context) (string, error) {
+	reader, ok := u.srv.cfg.Cloud.(ConsoleReader)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) { return reader.ConsoleOutput(ctx, r.role, r.target) }
+}
+
+// ephemeralKey makes the key for one login. It lives in memory only. Ed25519, because the machine's side takes nothing else but RSA.
+func ephemeralKey() (ssh.Signer, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return ssh.NewSignerFromSigner(private)
+}
+
+// drainLeg serves the streams of a connection that nobody uses until they end.
+func drainLeg(l leg) {
+	_ = l.conn.Close()
+	done := make(chan struct{})
+	go func() { defer close(done); ssh.DiscardRequests(l.reqs) }()
+	for channel := range l.chans {
+		_ = channel.Reject(ssh.ConnectionFailed, "closing")
+	}
+	<-done
+}
+
+// printableLines makes a machine's banner safe for a terminal, line by line and bounded.
+func printableLines(text string) string {
+	const mostLines = 50
+	lines := slices.Collect(strings.Lines(text))
+	var b strings.Builder
+	for _, line := range lines[:min(len(lines), mostLines)] {
+		b.WriteString(printable(strings.TrimRight(line, "\r\n"), auditTextLimit) + "\r\n")
+	}
+	return b.String()
+}

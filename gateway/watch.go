@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+// What follows makes a visit the observer of its bridge: what it hears becomes audit events.
+
+// event begins an event with what is known of the stay.
+func (v *visit) event(what string) Event {
+	r := v.current()
+	e := v.conn.event(what)
+	e.Ref, e.Via = v.ref, ""
+	if v.ref != v.conn.ref {
+		e.Via = v.conn.ref
+	}
+	who(&e, r.identity)
+	e.Target, e.Instance, e.Port, e.OSUser, e.Role, e.Mode = r.named, r.target.Place(), r.port, r.osUser, r.role.ARN, v.mode
+	e.Policies = strings.Join(r.policies, ",")
+	return e
+}
+
+func (v *visit) channelOpened(c *channelInfo) {
+	v.conn.srv.record(v.channelEvent(EventChannelOpened, c))
+}
+
+func (v *visit) channelRequest(c *channelInfo, name, detail string) {
+	e := v.channelEvent(EventChannelRequest, c)
+	e.Request, e.Detail = name, detail
+	v.conn.srv.record(e)
+}
+
+func (v *visit) channelClosed(c *channelInfo) {
+	e := v.channelEvent(EventChannelClosed, c)
+	e.BytesIn, e.BytesOut = c.in.Load(), c.out.Load()
+	if c.exitStatus != nil {
+		status := int(*c.exitStatus)
+		e.ExitStatus = &status
+	}
+	e.ExitSignal = c.exitSignal
+	e.Duration = c.closed.Sub(c.opened).Milliseconds()
+	withCause(&e, c.cause)
+	v.conn.srv.record(e)
+}
+
+func (v *visit) globalRequest(name, detail string, allowed bool) {
+	e := v.event(EventGlobalRequest)
+	e.Request, e.Detail, e.Allowed = name, detail, &allowed
+	v.conn.srv.record(e)
+}
+
+func (v *visit) channelEvent(what string, c *channelInfo) Event {
+	e := v.event(what)
+	e.Channel, e.ChannelType, e.Direction, e.Destination = strconv.FormatUint(c.id, 10), c.kind, "client", c.destination()
+	if c.fromTarget {
+		e.Direction = "target"
+	}
+	return e
+}
+
+// who fills in the person.
+func who(e *Event, id *authz.Identity) {
+	if id == nil {
+		return
+	}
+	e.Person, e.Method, e.Fingerprint, e.KeyType = id.Person, string(id.Method), id.Fingerprint, id.KeyType
+	if cert := id.Certificate; cert != nil {
+		e.CertKeyID, e.CertSerial, e.CertCA = cert.KeyID, cert.Serial, cert.CA
+	}
+}
+
+// withCause fills in why something failed or ended; nothing for nil.
+func withCause(e *Event, err error) {
+	if err == nil {
+		return
+	}
+	e.Cause = err.Error()
+	var refusal *authz.Refusal
+	if errors.As(err, &refusal) {
+		e.Reason = string(refusal.Reason)
+	}
+}
+
+// destination is host:port for the audit; a path or nothing stays as it is.
+func destination(host string, port int) string {
+	if port == 0 {
+		return host
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
