@@ -1,0 +1,73 @@
+package ssmproto
+
+import (
+	"net"
+	"sync"
+)
+
+// coalesceLimit is how much a coalescer collects before it writes.
+const coalesceLimit = 32 << 10
+
+var coalesceBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, coalesceLimit)
+	return &b
+}}
+
+// coalescer is a network connection that can collect small writes and send them in one. The WebSocket library writes every message by itself,
+// which at 1 KiB per message is mostly system calls.
+type coalescer struct {
+	net.Conn
+
+	mu   sync.Mutex
+	held *[]byte // what is collected; nil when writes go straight through
+}
+
+// Write sends p, or keeps it until flush. An error of a kept write shows in flush.
+func (c *coalescer) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		return c.Conn.Write(p)
+	}
+	if len(*c.held)+len(p) > coalesceLimit {
+		if err := c.send(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > coalesceLimit {
+		return c.Conn.Write(p)
+	}
+	*c.held = append(*c.held, p...)
+	return len(p), nil
+}
+
+// hold begins to collect.
+func (c *coalescer) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		c.held = coalesceBuffers.Get().(*[]byte)
+	}
+}
+
+// flush sends what is collected and ends the collecting.
+func (c *coalescer) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		return nil
+	}
+	err := c.send()
+	coalesceBuffers.Put(c.held)
+	c.held = nil
+	return err
+}
+
+func (c *coalescer) send() error {
+	if len(*c.held) == 0 {
+		return nil
+	}
+	_, err := c.Conn.Write(*c.held)
+	*c.held = (*c.held)[:0]
+	return err
+}

@@ -1,0 +1,260 @@
+package ssmproto
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Conn is one session. It is a net.Conn whose bytes are the Output of the session; all its methods may be called from several goroutines.
+// It occupies something at the service until Close or CloseNow is called, also after Read or Write have failed.
+type Conn struct {
+	grant    Grant
+	options  Options
+	log      *slog.Logger
+	clientID UUID // the same for all connections of the session (SPEC.md §2.2)
+
+	ctx        context.Context // ends when the state becomes Closed
+	cancel     context.CancelFunc
+	goroutines sync.WaitGroup
+	kick       chan struct{} // wakes the writer
+	hurry      context.Context
+	rush       context.CancelFunc // CloseNow: wait for nothing more
+	closing    sync.Once
+	closeError error
+
+	composing sync.Mutex // held while a sequenced message is made, from taking its number to queueing it; taken before mu
+
+	mu       sync.Mutex
+	readable sync.Cond // something to read, or a reason not to wait for it
+	progress sync.Cond // everything else that is waited for: room in a window, a state, a deadline
+	state    State
+	resumeTo State // where Resuming leads back to
+	err      error // why the state is Closed
+	abandon  bool  // the owner has closed: nobody will read
+	ended    bool  // the session is over at the service: there is nothing left to terminate
+	socket   *socket
+
+	peer     peer
+	greeted  bool      // a handshake request has been answered
+	refused  error     // why the handshake cannot succeed; the agent has been told
+	paused   time.Time // since when the service wants no data (SPEC.md §4.5); zero when it does
+	holdTill time.Time // no Output before; zero when it may flow
+	pingAt   time.Time
+
+	send sendWindow
+	recv recvWindow
+	acks ackQueue
+	pace pacer
+
+	unread   frameQueue
+	stderr   frameQueue
+	keepErr  bool // standard error is wanted (Shell)
+	exitCode *int
+	flagged  int // ConnectToPortError flags that no stream has claimed yet
+	stalled  bool
+
+	readLimit, writeLimit deadline
+	counts                counts
+}
+
+type counts struct{ messagesIn, messagesOut, bytesIn, bytesOut, resumes int64 }
+
+// Stats is a look at a session.
+type Stats struct {
+	State                   State
+	UnackedBytes            int           // payload that is queued or under way
+	RoundTrip               time.Duration // smoothed; 0 before the first acknowledgement
+	Resends                 int64         // messages sent again
+	Resumes                 int64         // connections after the first
+	MessagesIn, MessagesOut int64         // of all kinds, repeats included
+	BytesIn, BytesOut       int64         // payload of the session's data, each byte once
+}
+
+// Stats gives the present numbers.
+func (c *Conn) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Stats{
+		State: c.state, UnackedBytes: c.send.payload, RoundTrip: c.send.rtt.smoothed, Resends: c.send.resends, Resumes: c.counts.resumes,
+		MessagesIn: c.counts.messagesIn, MessagesOut: c.counts.messagesOut, BytesIn: c.counts.bytesIn, BytesOut: c.counts.bytesOut,
+	}
+}
+
+// SessionID gives the id of the session.
+func (c *Conn) SessionID() string { return c.grant.SessionID }
+
+// SessionType gives the type that the agent announced, or Standard_Stream when it sent output without a handshake (SPEC.md §5.1).
+func (c *Conn) SessionType() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.sessionType
+}
+
+// AgentVersion gives the version of the agent; empty when there was no handshake.
+func (c *Conn) AgentVersion() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.agentVersion
+}
+
+// Multiplexed says whether the session must be used through NewMux: the agent reads what is written as smux frames (SPEC.md §7.2).
+func (c *Conn) Multiplexed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.multiplexed()
+}
+
+// Read gives received data. After the end of the session it gives what is left, and then io.EOF if the session ended normally, a
+// *SessionEndedError with the text of the service if it did not, or the reason why the connection failed.
+func (c *Conn) Read(p []byte) (int, error) { return c.readFrom(&c.unread, p) }
+
+func (c *Conn) readFrom(q *frameQueue, p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.abandon:
+			return 0, net.ErrClosed
+		case c.readLimit.passed:
+			return 0, os.ErrDeadlineExceeded
+		case len(p) == 0:
+			return 0, nil
+		}
+		if n := q.read(p); n > 0 {
+			if c.stalled && !c.overfull() {
+				c.progress.Broadcast()
+			}
+			return n, nil
+		}
+		if c.state == Closed {
+			return 0, c.readError()
+		}
+		c.readable.Wait()
+	}
+}
+
+// overfull says that so much is unread that no more is taken from the network.
+func (c *Conn) overfull() bool { return c.unread.size+c.stderr.size >= c.options.ReadBuffer }
+
+// readError translates the end of the session for Read: a normal one is the end of the stream.
+func (c *Conn) readError() error {
+	if ended, ok := c.err.(*SessionEndedError); ok && ended.Output == "" {
+		return io.EOF
+	}
+	return c.err
+}
+
+// Write queues p for sending, cut into messages, and waits while the window is full. Success does not mean that the bytes have arrived: Close
+// says whether they have been acknowledged.
+func (c *Conn) Write(p []byte) (int, error) {
+	written := 0
+	for {
+		part := p[written:min(len(p), written+c.options.MaxPayload)]
+		if err := c.compose(PayloadOutput, part, true); err != nil {
+			return written, err
+		}
+		if written += len(part); written == len(p) {
+			return written, nil
+		}
+	}
+}
+
+// compose makes one sequenced message and queues it, after waiting for room if patient. An empty payload is not sent: neither side's code can
+// take it (SPEC.md §3.5).
+func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
+	c.composing.Lock()
+	defer c.composing.Unlock()
+	c.mu.Lock()
+	err := c.awaitRoom(patient)
+	seq := c.send.next
+	c.mu.Unlock()
+	if err != nil || len(payload) == 0 {
+		return err
+	}
+	f := encode(kind, seq, payload)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue(f)
+	return nil
+}
+
+// awaitRoom waits until one more message may be queued. The caller holds composing and mu.
+func (c *Conn) awaitRoom(patient bool) error {
+	for {
+		switch {
+		case c.abandon && patient:
+			return net.ErrClosed
+		case c.state == Closed:
+			return c.err
+		case !patient:
+			return nil
+		case c.writeLimit.passed:
+			return os.ErrDeadlineExceeded
+		case !c.send.full():
+			return nil
+		}
+		c.progress.Wait()
+	}
+}
+
+// encode makes the frame of a sequenced message.
+func encode(kind PayloadType, seq int64, payload []byte) *frame {
+	f := newFrame(Overhead + len(payload))
+	f.seq, f.kind = seq, kind
+	m := Message{
+		Type: InputStreamData, SchemaVersion: 1, Created: time.Now(), SequenceNumber: seq, ID: NewUUID(), PayloadType: kind, Payload: payload,
+	}
+	f.buf = m.Append(f.buf[:0])
+	return f
+}
+
+// queue hands f to the writer. The caller holds mu.
+func (c *Conn) queue(f *frame) {
+	c.send.push(f, time.Now())
+	if f.kind == PayloadOutput {
+		c.counts.bytesOut += int64(len(f.buf) - Overhead)
+	}
+	c.wake()
+}
+
+// wake makes the writer look for work.
+func (c *Conn) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends the session for the given reason. Only the first reason counts. The caller holds mu.
+func (c *Conn) fail(reason error) {
+	if !c.enter(Closed) {
+		return
+	}
+	c.err = reason
+	c.ended = c.ended || errors.Is(reason, ErrSessionOver)
+	c.cancel()
+	if c.socket != nil {
+		c.socket.close()
+	}
+}
+
+// Addr is the address of both ends of a session: its id.
+type Addr struct{ SessionID string }
+
+// Network gives "ssm".
+func (Addr) Network() string { return "ssm" }
+
+// String gives the id of the session.
+func (a Addr) String() string { return a.SessionID }
+
+// LocalAddr gives the session as an address.
+func (c *Conn) LocalAddr() net.Addr { return Addr{c.grant.SessionID} }
+
+// RemoteAddr gives the session as an address.
+func (c *Conn) RemoteAddr() net.Addr { return Addr{c.grant.SessionID} }

@@ -1,0 +1,122 @@
+package ssmproto
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Dial opens the session of grant and waits for the handshake of the agent, or for its first output if it makes none. The context bounds only
+// the opening. When Dial fails, the session has been terminated.
+func Dial(ctx context.Context, grant Grant, options *Options) (*Conn, error) {
+	return dial(ctx, grant, options, false)
+}
+
+func dial(ctx context.Context, grant Grant, options *Options, keepErr bool) (*Conn, error) {
+	if grant.SessionID == "" || grant.StreamURL == "" {
+		return nil, errors.New("ssmproto: the grant has no session")
+	}
+	c := newConn(grant, options.resolved())
+	c.keepErr = keepErr
+	s, err := openSocket(ctx, &c.grant, grant.Token, c.clientID, &c.options)
+	if err == nil {
+		err = c.start(ctx, s)
+	}
+	if err != nil {
+		c.mu.Lock()
+		c.fail(err)
+		c.mu.Unlock()
+		return nil, errors.Join(err, c.CloseNow())
+	}
+	return c, nil
+}
+
+func newConn(grant Grant, o Options) *Conn {
+	c := &Conn{
+		grant: grant, options: o, log: o.Logger, clientID: NewUUID(), kick: make(chan struct{}, 1),
+		send: sendWindow{limitBytes: o.Window, rate: o.MessageRate},
+		recv: recvWindow{limitBytes: o.ReadBuffer},
+		pace: newPacer(o.MessageRate, serviceBurst),
+	}
+	c.readable.L, c.progress.L = &c.mu, &c.mu
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.hurry, c.rush = context.WithCancel(context.Background())
+	return c
+}
+
+// start begins the two goroutines and waits until the session is open.
+func (c *Conn) start(ctx context.Context, s *socket) error {
+	c.mu.Lock()
+	c.enter(Handshaking)
+	c.mu.Unlock()
+	if err := c.attach(s); err != nil {
+		return err
+	}
+	c.goroutines.Add(2)
+	go c.run(s)
+	go c.writeLoop()
+
+	limited, cancel := context.WithTimeoutCause(ctx, c.options.HandshakeTimeout, ErrHandshakeTimeout)
+	defer cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.await(limited, func() bool {
+		return c.state == Open || c.state == Closed || (c.state == Resuming && c.resumeTo == Open)
+	})
+	switch {
+	case c.state == Closed && c.unread.first == nil:
+		return c.err
+	case c.state == Connecting, c.state == Handshaking, c.state == Resuming && c.resumeTo == Handshaking:
+		return fmt.Errorf("ssmproto: waiting for the handshake: %w", context.Cause(limited))
+	default:
+		return nil
+	}
+}
+
+// await waits until met or the end of ctx. The caller holds mu.
+func (c *Conn) await(ctx context.Context, met func() bool) {
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.progress.Broadcast()
+	})
+	defer stop()
+	for !met() && ctx.Err() == nil {
+		c.progress.Wait()
+	}
+}
+
+// resumeOnce makes one attempt: a fresh token, and a connection to the original address (SPEC.md §9.3).
+func (c *Conn) resumeOnce() (*socket, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.options.HandshakeTimeout)
+	defer cancel()
+	token, err := c.grant.Resume(ctx, c.grant.SessionID)
+	if err != nil {
+		return nil, fmt.Errorf("ssmproto: resume the session: %w", err)
+	}
+	return openSocket(c.ctx, &c.grant, token, c.clientID, &c.options)
+}
+
+// attach puts s in use. Sequence numbers continue; everything unacknowledged is due again.
+func (c *Conn) attach(s *socket) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.state == Closed {
+		s.close()
+		return c.err
+	}
+	if c.state == Resuming {
+		c.enter(c.resumeTo)
+	}
+	if c.send.next > 0 || c.recv.expected > 0 {
+		c.counts.resumes++
+	}
+	c.socket = s
+	c.paused = time.Time{}
+	c.pingAt = now.Add(c.options.PingInterval)
+	c.send.reconnected(now)
+	c.wake()
+	return nil
+}

@@ -1,0 +1,422 @@
+package ssmproto
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// fake is the service and the agent in one, in memory and scripted. It shares the message codec with the code under test, and nothing else: its
+// bookkeeping is maps and slices, so that one mistake cannot sit on both sides.
+type fake struct {
+	t        testing.TB
+	listener *pipeListener
+	server   *http.Server
+	serving  sync.WaitGroup
+
+	// The script. Set before Dial, or through with.
+	request    string                                    // the handshake request; empty for a session without
+	complete   bool                                      // send HandshakeComplete after the response
+	relay      func(toAgent bool, frame []byte) [][]byte // what becomes of a frame; nil passes it on
+	onData     func(p []byte)                            // Output that is in order; nil collects
+	onFlag     func(Flag)                                // nil acknowledges and nothing else
+	refuseData func(seq int64) bool                      // leave unacknowledged, like an agent that is not ready
+	silent     bool                                      // send no acknowledgements
+	resumeWith func(context.Context) (Token, error)      // nil gives a token
+
+	mu         sync.Mutex
+	changed    sync.Cond
+	ws         *websocket.Conn
+	writing    sync.Mutex
+	expected   int64
+	ahead      map[int64]Message
+	received   []byte
+	sizes      []int
+	others     []Message // sequenced messages that are not Output, in order
+	next       int64
+	unacked    map[int64][]byte
+	acks       map[int64]int // how often each of our messages was acknowledged
+	openings   []openDataChannel
+	tokens     int
+	valid      string
+	terminated int
+	arrivals   map[int64]int // how often each sequence number arrived
+	frames     map[int64][]byte
+	pings      int
+	stop       chan struct{}
+}
+
+const portRequest = `{"AgentVersion":"3.3.987.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":` +
+	`{"SessionType":"Port","Properties":{"portNumber":"22"}}}]}`
+
+const muxRequest = `{"AgentVersion":"3.3.987.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":` +
+	`{"SessionType":"Port","Properties":{"portNumber":"22","type":"LocalPortForwarding"}}}]}`
+
+func newFake(t testing.TB) *fake {
+	f := &fake{
+		t: t, listener: newPipeListener(), request: portRequest, complete: true,
+		ahead: map[int64]Message{}, unacked: map[int64][]byte{}, acks: map[int64]int{}, arrivals: map[int64]int{}, frames: map[int64][]byte{},
+		valid: "token-0", stop: make(chan struct{}),
+	}
+	f.changed.L = &f.mu
+	f.server = &http.Server{Handler: http.HandlerFunc(f.serve)}
+	f.serving.Go(func() { _ = f.server.Serve(f.listener) })
+	f.serving.Go(f.repeat)
+	t.Cleanup(f.shutdown)
+	return f
+}
+
+func (f *fake) shutdown() {
+	select {
+	case <-f.stop:
+		return
+	default:
+	}
+	close(f.stop)
+	_ = f.server.Close()
+	f.cut()
+	f.serving.Wait()
+}
+
+func (f *fake) grant() Grant {
+	return Grant{
+		SessionID: "user-0123456789abcdef0", StreamURL: "ws://fake/v1/data-channel/user-0123456789abcdef0?role=publish_subscribe", Token: NewToken("token-0"),
+		Resume: func(ctx context.Context, _ string) (Token, error) {
+			if f.resumeWith != nil {
+				return f.resumeWith(ctx)
+			}
+			return f.freshToken(), nil
+		},
+		Terminate: func(context.Context, string) error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.terminated++
+			return nil
+		},
+	}
+}
+
+func (f *fake) freshToken() Token {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tokens++
+	f.valid = fmt.Sprintf("token-%d", f.tokens)
+	return NewToken(f.valid)
+}
+
+func (f *fake) options() *Options {
+	return &Options{MessageRate: -1, Dialer: &websocket.Dialer{NetDialContext: f.listener.dial}}
+}
+
+// dial opens a session, to be closed at the end of the test.
+func (f *fake) dial(change ...func(*Options)) *Conn {
+	f.t.Helper()
+	o := f.options()
+	for _, c := range change {
+		c(o)
+	}
+	c, err := Dial(f.t.Context(), f.grant(), o)
+	if err != nil {
+		f.t.Fatalf("dial: %v", err)
+	}
+	f.t.Cleanup(func() { _ = c.CloseNow() })
+	return c
+}
+
+// serve is one connection of the client.
+func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
+	f.serving.Add(1)
+	defer f.serving.Done()
+	ws, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer func() { _ = ws.Close() }()
+	ws.SetPingHandler(func(p string) error {
+		f.with(func() { f.pings++ })
+		return ws.WriteControl(websocket.PongMessage, []byte(p), time.Now().Add(time.Second))
+	})
+	var opening openDataChannel
+	if kind, text, err := ws.ReadMessage(); err != nil || kind != websocket.TextMessage || json.Unmarshal(text, &opening) != nil {
+		return
+	}
+	f.mu.Lock()
+	f.openings = append(f.openings, opening)
+	authentic := opening.TokenValue == f.valid
+	f.valid = "" // usable once
+	first := len(f.openings) == 1
+	if authentic {
+		f.ws = ws
+	}
+	f.changed.Broadcast()
+	f.mu.Unlock()
+	if !authentic {
+		return
+	}
+	if first && f.request != "" {
+		f.send(PayloadHandshakeRequest, []byte(f.request))
+	}
+	for {
+		_, frame, err := ws.ReadMessage()
+		if err != nil {
+			return
+		}
+		for _, one := range f.faults(true, frame) {
+			f.take(one)
+		}
+	}
+}
+
+func (f *fake) faults(toAgent bool, frame []byte) [][]byte {
+	if f.relay == nil {
+		return [][]byte{frame}
+	}
+	return f.relay(toAgent, frame)
+}
+
+// take is the agent's receiver.
+func (f *fake) take(frame []byte) {
+	m, err := Parse(frame)
+	if err != nil {
+		f.t.Errorf("the client sent an unreadable frame: %v", err)
+		return
+	}
+	if m.Type == Acknowledge {
+		var a struct{ AcknowledgedMessageSequenceNumber int64 }
+		if err := json.Unmarshal(m.Payload, &a); err != nil {
+			f.t.Errorf("the client sent an unreadable acknowledgement: %v", err)
+		}
+		f.with(func() {
+			delete(f.unacked, a.AcknowledgedMessageSequenceNumber)
+			f.acks[a.AcknowledgedMessageSequenceNumber]++
+		})
+		return
+	}
+	if m.Type != InputStreamData {
+		f.t.Errorf("the client sent %q", m.Type)
+		return
+	}
+	f.mu.Lock()
+	f.arrivals[m.SequenceNumber]++
+	if before, again := f.frames[m.SequenceNumber]; again && string(before) != string(frame) {
+		f.t.Errorf("message %d was not repeated byte for byte", m.SequenceNumber)
+	}
+	f.frames[m.SequenceNumber] = frame
+	f.changed.Broadcast()
+	refuse := f.refuseData != nil && f.refuseData(m.SequenceNumber)
+	if refuse {
+		f.mu.Unlock()
+		return
+	}
+	if m.SequenceNumber >= f.expected {
+		f.ahead[m.SequenceNumber] = m
+	}
+	silent := f.silent
+	f.mu.Unlock()
+	if !silent {
+		f.acknowledge(m)
+	}
+	f.inOrder()
+}
+
+func (f *fake) acknowledge(m Message) {
+	payload := fmt.Sprintf(`{"AcknowledgedMessageType":%q,"AcknowledgedMessageId":%q,"AcknowledgedMessageSequenceNumber":%d,"IsSequentialMessage":true}`,
+		m.Type, m.ID, m.SequenceNumber)
+	ack := Message{Type: Acknowledge, SchemaVersion: 1, Created: time.Now(), Flags: 3, ID: NewUUID(), Payload: []byte(payload)}
+	f.emit(ack.Append(nil))
+}
+
+// inOrder hands on what is in order.
+func (f *fake) inOrder() {
+	for {
+		f.mu.Lock()
+		m, ok := f.ahead[f.expected]
+		if !ok {
+			f.mu.Unlock()
+			return
+		}
+		delete(f.ahead, f.expected)
+		f.expected++
+		onData, onFlag := f.onData, f.onFlag
+		switch m.PayloadType {
+		case PayloadOutput:
+			f.sizes = append(f.sizes, len(m.Payload))
+			if onData == nil {
+				f.received = append(f.received, m.Payload...)
+			}
+		default:
+			f.others = append(f.others, m)
+		}
+		f.changed.Broadcast()
+		f.mu.Unlock()
+		switch {
+		case m.PayloadType == PayloadOutput && onData != nil:
+			onData(m.Payload)
+		case m.PayloadType == PayloadHandshakeResponse && f.complete:
+			f.send(PayloadHandshakeComplete, []byte(`{"HandshakeTimeToComplete":2260902,"CustomerMessage":""}`))
+		case m.PayloadType == PayloadFlag && onFlag != nil:
+			if flag, err := ParseFlag(m.Payload); err == nil {
+				onFlag(flag)
+			}
+		}
+	}
+}
+
+// send is the agent's sender.
+func (f *fake) send(kind PayloadType, payload []byte) {
+	f.mu.Lock()
+	m := Message{Type: OutputStreamData, SchemaVersion: 1, Created: time.Now(), SequenceNumber: f.next, ID: NewUUID(), PayloadType: kind, Payload: payload}
+	if f.next == 0 {
+		m.Flags = FlagSYN
+	}
+	frame := m.Append(nil)
+	f.unacked[f.next] = frame
+	f.next++
+	f.mu.Unlock()
+	f.emit(frame)
+}
+
+// write sends data in pieces of at most 1024 bytes.
+func (f *fake) write(p []byte) {
+	for len(p) > 0 {
+		n := min(len(p), 1024)
+		f.send(PayloadOutput, p[:n])
+		p = p[n:]
+	}
+}
+
+// service sends a message of the service.
+func (f *fake) service(kind MessageType, payload string) {
+	m := Message{Type: kind, SchemaVersion: 1, Created: time.Now(), ID: NewUUID(), Payload: []byte(payload)}
+	f.emit(m.Append(nil))
+}
+
+func (f *fake) closeSession(output string) {
+	text, err := json.Marshal(map[string]any{"MessageType": "channel_closed", "SessionId": "user-0123456789abcdef0", "Output": output, "SchemaVersion": 1})
+	if err != nil {
+		f.t.Error(err)
+	}
+	f.service(ChannelClosed, string(text))
+}
+
+func (f *fake) emit(frame []byte) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	f.mu.Lock()
+	ws := f.ws
+	f.mu.Unlock()
+	if ws == nil {
+		return
+	}
+	for _, one := range f.faults(false, frame) {
+		_ = ws.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		_ = ws.WriteMessage(websocket.BinaryMessage, one)
+	}
+}
+
+// repeat resends what was not acknowledged, all of it, twenty times a second.
+func (f *fake) repeat() {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-tick.C:
+		}
+		var frames [][]byte
+		f.with(func() {
+			for seq := int64(0); seq < f.next; seq++ {
+				if frame, ok := f.unacked[seq]; ok && len(frames) < 64 {
+					frames = append(frames, frame)
+				}
+			}
+		})
+		for _, frame := range frames {
+			f.emit(frame)
+		}
+	}
+}
+
+// cut loses the connection.
+func (f *fake) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ws != nil {
+		_ = f.ws.Close()
+		f.ws = nil
+	}
+}
+
+func (f *fake) with(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+	f.changed.Broadcast()
+}
+
+// await waits until met, which runs under the lock.
+func (f *fake) await(what string, met func() bool) {
+	f.t.Helper()
+	expired := false
+	timer := time.AfterFunc(30*time.Second, func() { f.with(func() { expired = true }) })
+	defer timer.Stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !met() {
+		if expired {
+			f.t.Fatalf("in vain: waiting for %s", what)
+		}
+		f.changed.Wait()
+	}
+}
+
+// pipeListener is a network in memory.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return Addr{"fake"} }
+
+func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case l.conns <- far:
+		return near, nil
+	case <-l.done:
+		return nil, errors.New("nobody listens")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var _ io.Closer = (*pipeListener)(nil)
