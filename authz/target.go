@@ -35,7 +35,8 @@ var (
 	// targetPattern is the allow-list: what tags, DNS names and addresses need, nothing that a shell, a terminal or a log could trip over.
 	targetPattern = regexp.MustCompile(`^[A-Za-z0-9_:][A-Za-z0-9._:/+=-]*$`)
 	numbersOnly   = regexp.MustCompile(`^([0-9.]+|0[xX][0-9A-Fa-f.xX]*)$`)
-	labelPattern  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	// labelPattern is a suffix label: an account id, or a region or alias, which has a letter somewhere; so 1.2.3.4.5 stays nothing.
+	labelPattern = regexp.MustCompile(`^([0-9]{12}|[0-9-]*[a-z][a-z0-9-]{0,62})$`)
 )
 
 // ownHost lists the names that never mean a machine behind the gateway but the host it runs on, or the instance metadata service.
@@ -61,7 +62,7 @@ func ParseTarget(name string) (TargetName, error) {
 	if addr, suffix, ok := cutAddress(lower); ok {
 		return addressTarget(name, addr, suffix)
 	}
-	if numbersOnly.MatchString(name) {
+	if numbersOnly.MatchString(name) { // 127.1, 2130706433, 0x7f000001: addresses to some resolvers
 		return TargetName{}, badTarget(name, "neither an address nor a name")
 	}
 	head, rest, _ := strings.Cut(lower, ".")
