@@ -107,12 +107,11 @@ func (t *target) query() query {
 	switch t.form {
 	case formInstance:
 		return query{only("instance-id", t.base), func(i *ec2types.Instance) bool { return aws.ToString(i.InstanceId) == t.base }}
-	case formAddress:
-		name := "network-interface.addresses.private-ip-address" // private-ip-address knows only the first of each machine
+	case formAddress: // the first address of each machine, which is the one that authz.Instance shows
 		if address, err := netip.ParseAddr(t.base); err == nil && address.Is6() {
-			name = "network-interface.ipv6-addresses.ipv6-address"
+			return query{only("network-interface.ipv6-addresses.ipv6-address", t.base), alive(func(i *ec2types.Instance) bool { return hasIPv6(i, address) })}
 		}
-		return query{only(name, t.base), alive(func(i *ec2types.Instance) bool { return hasAddress(i, t.base) })}
+		return query{only("private-ip-address", t.base), alive(func(i *ec2types.Instance) bool { return aws.ToString(i.PrivateIpAddress) == t.base })}
 	case formDNS:
 		return query{only("private-dns-name", t.base), alive(func(i *ec2types.Instance) bool { return strings.EqualFold(aws.ToString(i.PrivateDnsName), t.base) })}
 	case formTag: // the key's own case may be lost, and there is no filter on values alone
@@ -126,7 +125,7 @@ func (t *target) query() query {
 // jump host sees it; filters do know case, and of wildcards only * and ?.
 func anyCase(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.ToLower(r) != unicode.ToUpper(r) {
+		if unicode.IsLetter(r) {
 			return '?'
 		}
 		return r
@@ -150,19 +149,11 @@ func hasTag(i *ec2types.Instance, key, value string) bool {
 	return false
 }
 
-// hasAddress looks at all interfaces, because the filter by the first address alone would not find the others.
-func hasAddress(i *ec2types.Instance, address string) bool {
-	if aws.ToString(i.PrivateIpAddress) == address {
-		return true
-	}
+// hasIPv6 compares addresses and not their spelling.
+func hasIPv6(i *ec2types.Instance, address netip.Addr) bool {
 	for _, nic := range i.NetworkInterfaces {
-		for _, a := range nic.PrivateIpAddresses {
-			if aws.ToString(a.PrivateIpAddress) == address {
-				return true
-			}
-		}
 		for _, a := range nic.Ipv6Addresses {
-			if aws.ToString(a.Ipv6Address) == address {
+			if have, err := netip.ParseAddr(aws.ToString(a.Ipv6Address)); err == nil && have == address {
 				return true
 			}
 		}
