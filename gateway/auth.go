@@ -20,6 +20,7 @@ const serverVersion = "SSH-2.0-ssm-ssh-gateway"
 // proof is who has logged in over one SSH connection, and as what. It is made once, when a signature has been verified, and never changes.
 type proof struct {
 	identity *authz.Identity
+	at       time.Time
 	key      ssh.PublicKey // the key that signed; nil where the proof of the outer login was taken for the inner one
 	user     string        // the login name of the very request that was proven
 	route    *route        // the machine that the login means; nil where it names none
@@ -68,7 +69,11 @@ func (d *doorman) config(limits Limits, hostKeys []ssh.Signer) *ssh.ServerConfig
 // the hint was given.
 func (d *doorman) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 	if d.rules.directory.Candidate(key, time.Now()) {
-		return &ssh.Permissions{}, nil
+		permissions := &ssh.Permissions{}
+		if d.rules.directory.TouchWaived(key) {
+			permissions.Extensions = map[string]string{"no-touch-required": ""}
+		}
+		return permissions, nil
 	}
 	fingerprint := ssh.FingerprintSHA256(key)
 	refusal := &authz.Refusal{Reason: authz.ReasonUnknownKey, Subject: fingerprint}
@@ -82,11 +87,12 @@ func (d *doorman) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissio
 // proven is called when a signature by key has been verified: here and only here somebody becomes known. conn.User is read now and not before, because a
 // client may change it between attempts.
 func (d *doorman) proven(conn ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
-	identity, err := d.rules.directory.Identify(key, d.source, time.Now())
+	now := time.Now()
+	identity, err := d.rules.directory.Identify(key, d.source, now)
 	if err != nil {
 		return nil, d.refuse(err)
 	}
-	return d.welcome(&proof{identity: identity, key: key, user: conn.User()})
+	return d.welcome(&proof{identity: identity, at: now, key: key, user: conn.User()})
 }
 
 // unproven answers a login without a signature. It can succeed only where policy takes the proof of the outer connection.
@@ -94,11 +100,14 @@ func (d *doorman) unproven(conn ssh.ConnMetadata) (*ssh.Permissions, error) {
 	if d.waived == nil {
 		return nil, ssh.ErrNoAuth
 	}
-	return d.welcome(&proof{identity: d.waived, user: conn.User()})
+	return d.welcome(&proof{identity: d.waived, at: time.Now(), user: conn.User()})
 }
 
+// welcome asks what a login means. ErrNoAuth is no refusal: a key is demanded after all, and the client goes on to offer some.
 func (d *doorman) welcome(p *proof) (*ssh.Permissions, error) {
-	if err := d.admit(d.ctx, p); err != nil {
+	if err := d.admit(d.ctx, p); errors.Is(err, ssh.ErrNoAuth) {
+		return nil, err
+	} else if err != nil {
 		return nil, d.refuse(err)
 	}
 	return &ssh.Permissions{ExtraData: map[any]any{proofKey{}: p}}, nil
@@ -124,9 +133,7 @@ func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) 
 	}
 	_ = raw.Close()
 	if err == nil {
-		go ssh.DiscardRequests(reqs)
-		for range chans { //nolint:revive // the library's loops end once both streams are drained
-		}
+		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
 	}
 	return leg{}, nil, d.failure(err)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -32,6 +33,9 @@ type Config struct {
 	Limits Limits
 	// SSHPorts are the ports of a machine on which an sshd is expected, so that a jump to them is an SSH login and not a plain port. Default: 22.
 	SSHPorts []int
+	// CutExpired ends connections when the key or certificate of their login expires. Off, as in sshd, the validity counts at login only, and certificates
+	// of a few minutes do for sessions of a day. Revocation cuts in either case, with Reload.
+	CutExpired bool
 	// AccountAliases maps account ids to the names that people's roles are configured under.
 	AccountAliases map[string]string
 	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held
@@ -49,9 +53,12 @@ type Directory interface {
 	Candidate(key ssh.PublicKey, now time.Time) bool
 	// Identify says whose key it is, once proven, or refuses with an *authz.Refusal.
 	Identify(key ssh.PublicKey, source netip.AddrPort, now time.Time) (*authz.Identity, error)
-	// RoleFor gives the IAM role of a person in an account.
+	// TouchWaived reports whether a FIDO key need not be touched.
+	TouchWaived(key ssh.PublicKey) bool
+	// RoleFor gives the IAM role of a person in an account; Assume gives the one that a policy names instead.
 	RoleFor(id *authz.Identity, accountAlias, accountID string) (authz.Role, error)
-	// StillValid tells whether a person identified earlier would be identified again.
+	Assume(id *authz.Identity, arn, accountAlias, accountID string) authz.Role
+	// StillValid tells whether a person identified earlier would be identified again, at a time.
 	StillValid(id *authz.Identity, now time.Time) error
 }
 
@@ -66,14 +73,22 @@ type Issuer interface {
 	Signer(names ...string) (certified, plain ssh.Signer, err error)
 }
 
-// Verifier believes machines, or not.
+// Verifier believes machines, or not. *hostkeys.Verifier satisfies it.
 type Verifier interface {
-	// Check judges the key that the machine at place (authz.Instance.Place) shows. console reads the text the machine printed at boot; it may be nil.
-	// how says why the key is believed. A key that is not believed is an *authz.Refusal.
-	Check(ctx context.Context, place string, key ssh.PublicKey, console func(context.Context) (string, error)) (how string, err error)
+	// CheckNamed judges the key that the machine at place (authz.Instance.Place) shows; names are what a host CA may call it beside its id. console reads the
+	// text that the machine printed at boot; it may be nil. how says why the key is believed. A key that is not believed is an *authz.Refusal.
+	CheckNamed(ctx context.Context, place string, names []string, key ssh.PublicKey, console func(context.Context) (string, error)) (how string, err error)
 	// Algorithms gives the host key algorithms to negotiate, so that a machine shows the type of key that is pinned. nil: no preference.
 	Algorithms(place string) []string
 }
+
+// Who is meant by these interfaces.
+var (
+	_ Directory = (*authz.Directory)(nil)
+	_ Policy    = (*authz.Policy)(nil)
+	_ Issuer    = (*hostkeys.Issuer)(nil)
+	_ Verifier  = (*hostkeys.Verifier)(nil)
+)
 
 // validate reports everything that is missing.
 func (c *Config) validate() error {
@@ -98,14 +113,14 @@ func (c Config) withDefaults() Config {
 	if len(c.SSHPorts) == 0 {
 		c.SSHPorts = []int{22}
 	}
-	if c.DialPort == nil {
-		c.DialPort = dialPort
-	}
 	if c.Audit == nil {
 		c.Audit = discardAudit{}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.DialPort == nil {
+		c.DialPort = dialPort(c.Log)
 	}
 	return c
 }

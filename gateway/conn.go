@@ -31,7 +31,8 @@ type conn struct {
 	mu     sync.Mutex
 	proof  *proof // nil until the login is done
 	visits map[*visit]struct{}
-	busy   int // tasks that run
+	busy   int           // tasks that run
+	idle   chan struct{} // closed when busy comes to 0; nil while nobody waits for that
 }
 
 func newConn(s *Server, raw net.Conn, source netip.AddrPort) *conn {
@@ -47,6 +48,11 @@ func (c *conn) serve() {
 	defer func() { _ = c.raw.Close() }()
 	defer c.tasks.Wait()
 	defer c.cancel(nil)
+	defer func() {
+		if c.seat != "" {
+			c.srv.seats.release(c.seat)
+		}
+	}()
 	c.srv.record(c.event(EventConnectionOpened))
 
 	client, p, err := c.login()
@@ -57,7 +63,6 @@ func (c *conn) serve() {
 		c.log.Info("no login", "reason", reasonOf(err), "error", err)
 		return
 	}
-	defer c.srv.seats.release(c.seat)
 	c.authenticated(client, p)
 
 	if p.route != nil {
@@ -77,14 +82,7 @@ func (c *conn) serve() {
 func (c *conn) login() (leg, *proof, error) {
 	defer c.srv.startups.leave(c.source.Addr())
 	d := &doorman{ctx: c.ctx, rules: c.srv.rules.Load(), source: c.source, admit: c.admit, explain: c.text}
-	client, p, err := d.handshake(c.raw, c.srv.cfg.Limits, c.srv.cfg.HostKeys)
-	if err != nil {
-		if c.seat != "" { // admitted, and then the connection was lost
-			c.srv.seats.release(c.seat)
-		}
-		return leg{}, nil, err
-	}
-	return client, p, nil
+	return d.handshake(c.raw, c.srv.cfg.Limits, c.srv.cfg.HostKeys)
 }
 
 // admit decides what the login of somebody proven means: a machine (ec2-user@i-abc@gateway), or none.
@@ -140,7 +138,7 @@ func (c *conn) recheck(now *rules) {
 	if p == nil {
 		return // authenticated will ask
 	}
-	if err := now.directory.StillValid(p.identity, time.Now()); err != nil {
+	if err := now.directory.StillValid(p.identity, c.srv.judgedAt(p.at)); err != nil {
 		c.cancel(err)
 		return
 	}
@@ -153,7 +151,7 @@ func (c *conn) recheck(now *rules) {
 func (c *conn) start(task func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.busy >= c.srv.cfg.Limits.MachinesPerConnection {
+	if c.busy >= c.srv.cfg.Limits.MachinesPerConnection || c.ctx.Err() != nil {
 		return false
 	}
 	c.busy++
@@ -169,9 +167,34 @@ func (c *conn) finished() {
 	c.mu.Lock()
 	c.busy--
 	idle := c.busy == 0
+	if idle && c.idle != nil {
+		close(c.idle)
+		c.idle = nil
+	}
 	c.mu.Unlock()
 	if idle && c.srv.isDraining() {
 		c.cancel(errShuttingDown)
+	}
+}
+
+// farewellTime is how long a connection that is cut stays for the last words to its sessions. It exceeds what a bridge takes for them.
+const farewellTime = 8 * time.Second
+
+// awaitIdle waits until no task runs, for a bounded time. No task starts any more: the context has ended.
+func (c *conn) awaitIdle() {
+	c.mu.Lock()
+	idle := make(chan struct{})
+	if c.busy == 0 {
+		close(idle)
+	} else {
+		c.idle = idle
+	}
+	c.mu.Unlock()
+	limit := time.NewTimer(farewellTime)
+	defer limit.Stop()
+	select {
+	case <-idle:
+	case <-limit.C:
 	}
 }
 

@@ -68,7 +68,7 @@ var phrases = map[authz.Reason]phrase{
 	},
 	authz.ReasonHostKeyChanged: func(r *authz.Refusal) (string, string) {
 		return "the machine " + subject(r, "") + " shows another host key than before" + because(r),
-			"if it was rebuilt, have the old key forgotten; else somebody may be listening in: do not connect"
+			"if it was rebuilt, have the old one forgotten with `ssm-ssh-gateway pins rm " + subject(r, "") + "`; if not, somebody else may be answering for it"
 	},
 	authz.ReasonHostKeyUnknown: func(r *authz.Refusal) (string, string) {
 		return "the host key of " + subject(r, "the machine") + " is not known, and this gateway does not trust on first use" + because(r), "have its key added"

@@ -14,13 +14,17 @@ import (
 
 // jumps serves a connection whose login names no machine: ssh -J gateway …, ssh -L …:i-abc:port gateway, and plain ssh gateway.
 func (c *conn) jumps(client leg, p *proof) error {
-	stop := context.AfterFunc(c.ctx, func() { _ = client.conn.Close() })
+	stop := context.AfterFunc(c.ctx, func() {
+		c.awaitIdle() // so that what the machines' sessions are told still gets out
+		_ = client.conn.Close()
+	})
 	defer stop()
 	c.tasks.Go(func() { refuseRequests(client.reqs) })
 	c.tasks.Go(func() { c.keepAlive(client.conn) })
 	for channel := range client.chans { // until the connection has ended
 		c.serveChannel(channel, p)
 	}
+	stop()
 	cut := cutCause(c.ctx, nil) // a client that leaves, leaves in good order
 	c.cancel(nil)
 	c.tasks.Wait()
@@ -144,8 +148,10 @@ func (c *conn) routeToPort(now *rules, r route, p *proof) (route, string, error)
 	if err != nil {
 		return r, "", err
 	}
-	if role := decision.Obligations.Role; role != "" {
-		entered.role.ARN = role // nothing has been opened yet: the tunnel's own role is as good as the connection's
+	if decision.Obligations.Role != "" { // nothing has been opened yet: the tunnel's own role is as good as the connection's
+		if entered.role, err = c.srv.roleOf(now, entered, decision.Obligations.Role); err != nil {
+			return r, "", err
+		}
 	}
 	entered.obligations.MaxSession = shorter(entered.obligations.MaxSession, decision.Obligations.MaxSession)
 	return *entered, modePort, nil

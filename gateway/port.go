@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,9 +14,15 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// dialPort is the default of Config.DialPort.
-func dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
-	return ssmproto.Dial(ctx, grant, &ssmproto.Options{WaitForPeer: peerFirst})
+// dialPort gives the default of Config.DialPort.
+func dialPort(log *slog.Logger) func(context.Context, ssmproto.Grant, bool) (net.Conn, error) {
+	return func(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
+		conn, err := ssmproto.Dial(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: peerFirst})
+		if err != nil {
+			return nil, err // not conn: a nil *Conn in a net.Conn is not nil
+		}
+		return conn, nil
+	}
 }
 
 // reasonLimit is the longest Reason that StartSession takes.

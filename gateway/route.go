@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
@@ -63,19 +62,29 @@ func (s *Server) judge(now *rules, r *route, action authz.Action, host string, p
 // enter decides whether the person may be on the machine at all, and as which role. Where the OS user is not known yet the answer is about the most
 // favourable one (authz.Policy.Decide), and enter must be asked again when it is.
 func (s *Server) enter(now *rules, r route) (*route, error) {
-	role, err := now.directory.RoleFor(r.identity, s.cfg.AccountAliases[r.target.Account], r.target.Account)
-	if err != nil {
-		return nil, fmt.Errorf("role of %s in %s: %w", r.identity.Person, r.target.Account, err)
-	}
 	decision, err := s.judge(now, &r, authz.ActionConnect, "", 0)
 	if err != nil {
 		return nil, err
 	}
-	if decision.Obligations.Role != "" {
-		role.ARN = decision.Obligations.Role
+	r.obligations, r.policies = decision.Obligations, decision.Policies
+	if r.role, err = s.roleOf(now, &r, decision.Obligations.Role); err != nil {
+		return nil, err
 	}
-	r.role, r.obligations, r.policies = role, decision.Obligations, decision.Policies
 	return &r, nil
+}
+
+// roleOf gives the role to assume: the one that policy demands, else the person's.
+func (s *Server) roleOf(now *rules, r *route, demanded string) (authz.Role, error) {
+	account := r.target.Account
+	alias := s.cfg.AccountAliases[account]
+	if demanded != "" {
+		return now.directory.Assume(r.identity, demanded, alias, account), nil
+	}
+	role, err := now.directory.RoleFor(r.identity, alias, account)
+	if err != nil {
+		return authz.Role{}, fmt.Errorf("role of %s in %s: %w", r.identity.Person, account, err)
+	}
+	return role, nil
 }
 
 // withUser gives the route for an OS user.
@@ -84,24 +93,10 @@ func (r route) withUser(osUser string) route {
 	return r
 }
 
-// hostNames are the names that a host certificate for the machine shall carry: what was typed, as typed and as OpenSSH looks it up, and its id.
+// hostNames are the names that a host certificate for the machine shall carry: its id, and what was typed.
 func (r *route) hostNames() []string {
-	names := []string{r.named}
-	for _, name := range []string{asciiLower(r.named), r.target.ID} {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+	if r.named == r.target.ID {
+		return []string{r.named}
 	}
-	return names
-}
-
-// asciiLower is what OpenSSH's lowercase does to a host name before it looks for its key.
-func asciiLower(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
+	return []string{r.target.ID, r.named}
 }

@@ -71,6 +71,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer s.removeListener(ln)
 	stop := context.AfterFunc(ctx, func() { s.beginDrain(); s.cut(errShuttingDown) })
 	defer stop()
+	if s.cfg.CutExpired {
+		watch, done := context.WithCancel(s.ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { s.watchExpiry(watch) })
+		defer watching.Wait()
+		defer done()
+	}
 	err := s.acceptLoop(ln)
 	s.running.Wait()
 	return err
@@ -155,6 +162,33 @@ func (s *Server) Reload(directory Directory, policy Policy) {
 	s.rules.Store(now)
 	for _, c := range s.connections() {
 		c.recheck(now)
+	}
+}
+
+// judgedAt is the time at which the validity of a proof counts: that of the login, or now where expiry cuts.
+func (s *Server) judgedAt(login time.Time) time.Time {
+	if s.cfg.CutExpired {
+		return time.Now()
+	}
+	return login
+}
+
+// expiryCheck is how often connections are judged again where expiry cuts.
+const expiryCheck = time.Minute
+
+// watchExpiry judges all connections again now and then, until ctx ends.
+func (s *Server) watchExpiry(ctx context.Context) {
+	again := time.NewTicker(expiryCheck)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			for _, c := range s.connections() {
+				c.recheck(s.rules.Load())
+			}
+		}
 	}
 }
 

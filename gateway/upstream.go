@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -31,11 +32,10 @@ type upstream struct {
 	route  route // as of openUpstream; login adds the OS user
 	cancel context.CancelCauseFunc
 
-	osUser  chan string   // receives once, from login
-	over    chan struct{} // closed when leg or err is set
-	leg     leg
-	err     error
-	carrier *carrier // valid once over is closed and err is nil
+	osUser chan string   // holds the OS user from login on
+	over   chan struct{} // closed when leg or err is set
+	leg    leg
+	err    error
 
 	tasks  sync.WaitGroup
 	banner atomic.Pointer[string]
@@ -84,7 +84,7 @@ func (u *upstream) close() {
 	if u.err == nil {
 		_ = u.leg.conn.Close()
 		// Nobody may have taken the leg over; its streams must be emptied for the library's loops to end.
-		drainLeg(u.leg)
+		discardLeg(u.leg)
 	}
 }
 
@@ -96,12 +96,23 @@ func (u *upstream) notice() string {
 	return ""
 }
 
-// open does the three steps: session, OS user, SSH.
+// open does the three steps: session, OS user, SSH. A machine that showed a key of another type than those just learned gets a second try, in which a type
+// that is known is negotiated.
 func (u *upstream) open(ctx context.Context) (leg, error) {
 	key, err := ephemeralKey()
 	if err != nil {
 		return leg{}, err
 	}
+	up, err := u.attempt(ctx, key)
+	if errors.Is(err, hostkeys.ErrOtherKeyType) {
+		u.visit.log.Info("trying again for a host key of a known type", "error", err)
+		up, err = u.attempt(ctx, key)
+	}
+	return up, err
+}
+
+// attempt opens a session and logs in over it.
+func (u *upstream) attempt(ctx context.Context, key ssh.Signer) (leg, error) {
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
 	if err != nil {
 		return leg{}, err
@@ -110,21 +121,21 @@ func (u *upstream) open(ctx context.Context) (leg, error) {
 	var osUser string
 	select {
 	case osUser = <-u.osUser:
+		u.osUser <- osUser // for a second attempt
 	case <-ctx.Done():
 		_ = c.Close()
 		return leg{}, context.Cause(ctx)
 	}
-	up, opened, err := u.handshake(ctx, c, key, osUser)
+	up, seen, err := u.handshake(ctx, c, key, osUser)
 	if err != nil {
 		_ = c.Close()
 		return leg{}, err
 	}
 	c.live.Store(true)
-	u.carrier = c
 	e := u.visit.event(EventUpstreamOpened)
-	e.SessionID, e.HostKey, e.HostKeyHow, e.PushedKey = sessionID, opened.hostKey, opened.how, ssh.FingerprintSHA256(key.PublicKey())
+	e.SessionID, e.HostKey, e.HostKeyHow, e.PushedKey = sessionID, seen.hostKey, seen.how, ssh.FingerprintSHA256(key.PublicKey())
 	u.srv.record(e)
-	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "host_key", opened.hostKey, "host_key_how", opened.how)
+	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "host_key", seen.hostKey, "host_key_how", seen.how)
 	return up, nil
 }
 
@@ -157,7 +168,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 	config := u.clientConfig(r)
 	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
 		seen.hostKey = ssh.FingerprintSHA256(hostKey)
-		seen.how, err = u.srv.cfg.Verifier.Check(ctx, r.target.Place(), hostKey, u.console(r))
+		seen.how, err = u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
 		return err
 	}
 	config.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
@@ -172,7 +183,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 	case err == nil && stop():
 		return leg{conn: conn, chans: chans, reqs: reqs}, seen, nil
 	case err == nil:
-		drainLeg(leg{conn: conn, chans: chans, reqs: reqs})
+		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
 		return leg{}, seen, context.Cause(ctx)
 	}
 	return leg{}, seen, u.classify(ctx, c, r, err, pushed.failed(), offered)
@@ -267,6 +278,14 @@ func (u *upstream) push(ctx context.Context, r route, key ssh.Signer) *pushing {
 	return p
 }
 
+// otherNames are what a host CA may call a machine beside its id.
+func otherNames(machine *authz.Instance) []string {
+	if machine.PrivateDNS == "" {
+		return nil
+	}
+	return []string{machine.PrivateDNS}
+}
+
 // console gives the way to the machine's boot text, where the cloud has one.
 func (u *upstream) console(r route) func(context.Context) (string, error) {
 	reader, ok := u.srv.cfg.Cloud.(ConsoleReader)
@@ -285,8 +304,8 @@ func ephemeralKey() (ssh.Signer, error) {
 	return ssh.NewSignerFromSigner(private)
 }
 
-// drainLeg serves the streams of a connection that nobody uses until they end.
-func drainLeg(l leg) {
+// discardLeg serves the streams of a connection that nobody uses until they end.
+func discardLeg(l leg) {
 	_ = l.conn.Close()
 	done := make(chan struct{})
 	go func() { defer close(done); ssh.DiscardRequests(l.reqs) }()

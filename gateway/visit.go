@@ -152,8 +152,12 @@ func (v *visit) recheck(now *rules) {
 		asked = append(asked, a)
 	}
 	v.mu.Unlock()
-	entered, err := v.conn.srv.enter(now, r)
-	if err == nil && entered.role.ARN != r.role.ARN {
+	err := now.directory.StillValid(r.identity, v.conn.srv.judgedAt(v.began))
+	var entered *route
+	if err == nil {
+		entered, err = v.conn.srv.enter(now, r)
+	}
+	if err == nil && v.mode != modePort && entered.role.ARN != r.role.ARN {
 		err = &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Detail: "your role has changed"}
 	}
 	for _, a := range asked {
