@@ -130,13 +130,18 @@ func notPermitted(r *authz.Refusal) string {
 
 // sentence words an error for a person. ref is the id under which the log has the cause.
 func sentence(err error, ref string) string {
+	what, step := wording(err)
+	return fmt.Sprintf("%s; %s [ref %s]", what, step, ref)
+}
+
+// wording finds the phrase for an error.
+func wording(err error) (what, step string) {
 	refusal := asRefusal(err)
 	word, known := phrases[refusal.Reason]
 	if !known {
 		word = phrases[authz.ReasonInternal]
 	}
-	what, step := word(refusal)
-	return fmt.Sprintf("%s; %s [ref %s]", what, step, ref)
+	return word(refusal)
 }
 
 // asRefusal finds the refusal in err; what is none becomes one of ours.
