@@ -82,7 +82,23 @@ func (c *conn) serve() {
 func (c *conn) login() (leg, *proof, error) {
 	defer c.srv.startups.leave(c.source.Addr())
 	d := &doorman{ctx: c.ctx, rules: c.srv.rules.Load(), source: c.source, admit: c.admit, explain: c.text}
-	return d.handshake(c.raw, c.srv.cfg.Limits, c.srv.cfg.HostKeys)
+	return d.handshake(c.raw, c.srv.cfg.Limits, c.srv.ownHostKeys())
+}
+
+// ownHostKeys are the keys to show on the outer connection: a certificate for the gateway's names, asked for each time because it is short-lived, and the keys
+// themselves.
+func (s *Server) ownHostKeys() []ssh.Signer {
+	if len(s.cfg.Names) == 0 {
+		return s.cfg.HostKeys
+	}
+	certified, _, err := s.cfg.Issuer.Signer(s.cfg.Names...)
+	if err != nil {
+		s.cfg.Log.Error("no host certificate for the gateway itself", "names", s.cfg.Names, "error", err)
+	}
+	if certified == nil {
+		return s.cfg.HostKeys
+	}
+	return append([]ssh.Signer{certified}, s.cfg.HostKeys...)
 }
 
 // admit decides what the login of somebody proven means: a machine (ec2-user@i-abc@gateway), or none.
