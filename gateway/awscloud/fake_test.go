@@ -116,3 +116,12 @@ func staticConfig(endpoint, id, secret string) func(context.Context, string) (aw
 		}, nil
 	}
 }
+
+func staticSession(endpoint string, c aws.Credentials) func(context.Context, string) (aws.Config, error) {
+	return func(context.Context, string) (aws.Config, error) {
+		return aws.Config{
+			Region: "eu-west-1", BaseEndpoint: aws.String(endpoint),
+			Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
+		}, nil
+	}
+}
