@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+)
+
+// assembly is a configuration turned into the parts of a gateway.
+type assembly struct {
+	cfg   *loadedConfig
+	rules *judgement
+	keys  *keyRing
+	cloud *awscloud.Cloud
+	audit *gateway.AuditWriter
+	log   *slog.Logger
+
+	auditFile io.Closer // nil when there is none to close
+}
+
+// assemble builds everything, or says all that is wrong. What it made is to be closed.
+func assemble(ctx context.Context, cfg *loadedConfig, log *slog.Logger) (_ *assembly, err error) {
+	a := &assembly{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			a.close(log)
+		}
+	}()
+	rules, findings := judge(cfg)
+	findings = append(findings, checkValues(cfg)...)
+	if len(findings) > 0 {
+		return nil, findingsError(findings)
+	}
+	a.rules = rules
+	if a.keys, err = openKeyRing(cfg, log); err != nil {
+		return nil, err
+	}
+	if a.cloud, err = awscloud.New(ctx, cloudConfig(cfg, log)); err != nil {
+		return nil, err
+	}
+	return a, a.openAudit()
+}
+
+// openAudit opens the audit log for appending.
+func (a *assembly) openAudit() error {
+	switch a.cfg.AuditLog {
+	case "":
+		a.log.Warn("no audit log: set audit_log to keep a record of who reached what")
+	case "-":
+		a.audit = gateway.NewAuditWriter(os.Stdout, a.log)
+	default:
+		file, err := os.OpenFile(a.cfg.resolve(a.cfg.AuditLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("audit_log: %w", err)
+		}
+		a.audit, a.auditFile = gateway.NewAuditWriter(file, a.log), file
+	}
+	return nil
+}
+
+// gatewayConfig is the assembly as the gateway wants it.
+func (a *assembly) gatewayConfig() gateway.Config {
+	cfg := gateway.Config{
+		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
+		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
+		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, AccountAliases: map[string]string{}, Log: a.log,
+	}
+	for _, account := range a.cfg.Accounts {
+		cfg.AccountAliases[account.ID] = account.Alias
+	}
+	if a.audit != nil {
+		cfg.Audit = a.audit
+	}
+	return cfg
+}
+
+// gatewayLimits translates the configuration; what is not set takes the gateway's default.
+func gatewayLimits(l limitsConfig) gateway.Limits {
+	return gateway.Limits{
+		StartupsBegin: l.MaxStartups.Begin, StartupsRate: l.MaxStartups.Rate, StartupsFull: l.MaxStartups.Full, StartupsPerSource: l.MaxStartupsPerSource,
+		LoginGrace: l.LoginGrace.Duration, AuthTries: l.AuthTries, Connections: l.MaxConnections, ConnectionsPerPerson: l.MaxPerPerson,
+		MachinesPerConnection: l.MaxMachines, ConnectTimeout: l.ConnectTimeout.Duration,
+		Keepalive: l.Keepalive.Duration, KeepaliveCount: l.KeepaliveCount,
+	}
+}
+
+// cloudConfig is the configuration as awscloud wants it.
+func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
+	wanted := awscloud.Config{
+		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole, Logger: log,
+	}
+	for _, account := range cfg.Accounts {
+		wanted.Accounts = append(wanted.Accounts, awscloud.Account{
+			Alias: account.Alias, ID: account.ID, Regions: account.Regions, InventoryRole: account.InventoryRole, ExternalID: account.ExternalID,
+			SSHDocument: account.SSHDocument, PortDocument: account.PortDocument,
+		})
+	}
+	return wanted
+}
+
+// reload reads people and policies again and gives them to the server. On any finding nothing changes.
+func (a *assembly) reload(server *gateway.Server) error {
+	fresh := a.cfg
+	if a.cfg.positions != nil { // from a file
+		cfg, findings := loadConfig(a.cfg.path)
+		if err := findingsError(findings); err != nil {
+			return err
+		}
+		fresh = cfg
+	}
+	rules, findings := judge(fresh)
+	if err := findingsError(findings); err != nil {
+		return err
+	}
+	for _, person := range fresh.People {
+		a.cloud.Forget(person.Name)
+	}
+	server.Reload(rules.directory, rules.policy)
+	return nil
+}
+
+// close ends what assemble made, in the other order. Failures are logged: there is nobody left to act on them.
+func (a *assembly) close(log *slog.Logger) {
+	var errs []error
+	if a.audit != nil {
+		errs = append(errs, a.audit.Close())
+	}
+	if a.auditFile != nil {
+		errs = append(errs, a.auditFile.Close())
+	}
+	if a.cloud != nil {
+		errs = append(errs, a.cloud.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		log.Warn("closing", "cause", err.Error())
+	}
+}

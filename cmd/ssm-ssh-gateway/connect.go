@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
+)
+
+// progressAfter is when somebody who waits is told what for.
+const progressAfter = 2 * time.Second
+
+// connectOptions say what to reach and with what.
+type connectOptions struct {
+	osUser, target  string
+	port            int
+	key             string
+	noPush          bool
+	region, profile string
+	payload         int
+}
+
+func newConnectCommand() *cobra.Command {
+	o := connectOptions{}
+	cmd := &cobra.Command{
+		Use:   "connect [USER@]TARGET[:PORT]",
+		Short: "Be a ProxyCommand: relay standard input and output to a port of an instance",
+		Long: `connect reaches an instance with this machine's own AWS credentials (environment, profile, SSO): no gateway, no AWS CLI, no plugin. It pushes a public key for
+60 seconds (EC2 Instance Connect), opens a Session Manager session and relays bytes; SSH stays end to end.
+
+The key is --key, else the first RSA or Ed25519 key of the SSH agent, else ~/.ssh/id_ed25519.pub or ~/.ssh/id_rsa.pub. Instance Connect takes no other kinds.
+Nothing but the relayed bytes is written to standard output.`,
+		Example: `  # ~/.ssh/config
+  Host i-* mi-*
+      ProxyCommand ssm-ssh-gateway connect %r@%h:%p`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.parse(args[0]); err != nil {
+				return &exitError{Code: exitUsage, Err: err}
+			}
+			return connect(cmd.Context(), o, stdio{cmd.InOrStdin(), cmd.OutOrStdout()}, cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.key, "key", "", "public key file to push")
+	flags.BoolVar(&o.noPush, "no-push", false, "push no key: the instance knows yours already")
+	flags.StringVar(&o.region, "region", "", "AWS region (default: the environment's)")
+	flags.StringVar(&o.profile, "profile", "", "AWS profile (default: the environment's)")
+	flags.IntVar(&o.payload, "max-payload", 0, "bytes per message towards the instance (default 1024, as AWS's own client)")
+	return cmd
+}
+
+// parse reads [user@]target[:port], as ssh's %r@%h:%p gives it.
+func (o *connectOptions) parse(text string) error {
+	o.port = 22
+	if at := strings.LastIndexByte(text, '@'); at >= 0 {
+		o.osUser, text = text[:at], text[at+1:]
+	}
+	if host, port, err := net.SplitHostPort(text); err == nil {
+		number, err := strconv.Atoi(port)
+		if err != nil || number < 1 || number > 65535 {
+			return fmt.Errorf("%q is no port", port)
+		}
+		text, o.port = host, number
+	}
+	if text == "" {
+		return errors.New("no target given; write USER@i-0123456789abcdef0")
+	}
+	o.target = text
+	return nil
+}
+
+// stdio is standard input and output as one thing to relay.
+type stdio struct {
+	in  io.Reader
+	out io.Writer
+}
+
+// connect opens the way and relays until the instance ends it or ctx does.
+func connect(ctx context.Context, o connectOptions, local stdio, stderr io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cloud, err := awscloud.New(ctx, awscloud.Config{Region: o.region, Profile: o.profile, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = cloud.Close() }()
+	waiting := time.AfterFunc(progressAfter, func() { _, _ = fmt.Fprintf(stderr, "ssm-ssh-gateway: connecting to %s…\n", o.target) })
+	defer waiting.Stop()
+	session, err := o.open(ctx, cloud)
+	if err != nil {
+		return &exitError{Code: exitSSH, Err: inWords(err)}
+	}
+	waiting.Stop()
+	return relay(ctx, session, local)
+}
+
+// open resolves the target, and at the same time pushes the key and opens the session.
+func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (*ssmproto.Conn, error) {
+	on, err := cloud.Resolve(ctx, o.target)
+	if err != nil {
+		return nil, err
+	}
+	var session *ssmproto.Conn
+	group, ctx := errgroup.WithContext(ctx)
+	if !o.noPush && o.osUser != "" && !on.IsManagedNode() {
+		group.Go(func() error { return o.pushKey(ctx, cloud, on) })
+	}
+	group.Go(func() error {
+		grant, err := cloud.StartPort(ctx, authz.Role{}, on, o.port, "ssm-ssh-gateway connect")
+		if err != nil {
+			return err
+		}
+		// The session outlives the group's context, which ends with Wait.
+		session, err = ssmproto.Dial(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload})
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		if session != nil {
+			_ = session.Close()
+		}
+		return nil, err
+	}
+	return session, nil
+}
+
+func (o *connectOptions) pushKey(ctx context.Context, cloud *awscloud.Cloud, on *authz.Instance) error {
+	key, err := o.publicKey()
+	if err != nil {
+		return err
+	}
+	return cloud.PushKey(ctx, authz.Role{}, on, o.osUser, key)
+}
+
+var errNoKey = errors.New("no RSA or Ed25519 public key found to push: make one with ssh-keygen -t ed25519, or name one with --key")
+
+// publicKey finds the key that ssh is going to use, as well as one can without being told.
+func (o *connectOptions) publicKey() (ssh.PublicKey, error) {
+	if o.key != "" {
+		return readPublicKey(o.key)
+	}
+	if key := firstAgentKey(); key != nil {
+		return key, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, errNoKey
+	}
+	for _, name := range []string{"id_ed25519.pub", "id_rsa.pub"} {
+		if key, err := readPublicKey(filepath.Join(home, ".ssh", name)); err == nil {
+			return key, nil
+		}
+	}
+	return nil, errNoKey
+}
+
+func readPublicKey(path string) (ssh.PublicKey, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // named by the user
+	if err != nil {
+		return nil, err
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if !pushable(key) {
+		return nil, fmt.Errorf("%s is of type %s, and Instance Connect takes RSA and Ed25519 only", path, key.Type())
+	}
+	return key, nil
+}
+
+// firstAgentKey asks the SSH agent, if there is one.
+func firstAgentKey() ssh.PublicKey {
+	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(progressAfter))
+	keys, err := agent.NewClient(conn).List()
+	if err != nil {
+		return nil
+	}
+	for _, key := range keys {
+		if pushable(key) {
+			return key
+		}
+	}
+	return nil
+}
+
+// pushable tells the kinds of key that the instance's side of Instance Connect reads.
+func pushable(key ssh.PublicKey) bool {
+	return key.Type() == ssh.KeyAlgoED25519 || key.Type() == ssh.KeyAlgoRSA
+}
+
+// relay copies both ways. The end of the instance's output is the end; the end of input is not: answers may still be on their way, and ssh ends its
+// ProxyCommand when it is done. ctx ends it at once, politely towards AWS.
+func relay(ctx context.Context, session *ssmproto.Conn, local stdio) error {
+	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
+	defer stop()
+	go func() {
+		if _, err := io.Copy(session, local.in); err != nil {
+			_ = session.Close()
+		}
+	}()
+	_, err := io.Copy(local.out, session)
+	closing := session.Close()
+	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return &exitError{Code: exitSSH, Err: inWords(err)}
+	}
+	return closing
+}
+
+// inWords makes a refusal readable for somebody at a terminal. Other errors already are.
+func inWords(err error) error {
+	var refusal *authz.Refusal
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	return errors.New(gateway.Words(err))
+}

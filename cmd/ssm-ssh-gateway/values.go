@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+
+// checkValues is what decoding cannot see: values of the right type that make no sense.
+func checkValues(cfg *loadedConfig) []finding {
+	var findings []finding
+	report := func(path, format string, args ...any) { findings = append(findings, cfg.at(path, format, args...)) }
+	for i, address := range cfg.Listen {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			report(fmt.Sprintf("listen[%d]", i), "%q is not host:port", address)
+		}
+	}
+	for i, port := range cfg.SSHPorts {
+		if port < 1 || port > 65535 {
+			report(fmt.Sprintf("ssh_ports[%d]", i), "%d is no port", port)
+		}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); cfg.LogLevel != "" && err != nil {
+		report("log_level", "%q is not debug, info, warn or error", cfg.LogLevel)
+	}
+	switch cfg.LogFormat {
+	case "", "text", "json":
+	default:
+		report("log_format", "%q is not text or json", cfg.LogFormat)
+	}
+	if _, err := hostKeyMode(cfg.Targets.HostKeys); err != nil {
+		report("targets.host_keys", "%s", err)
+	}
+	for i, line := range cfg.Targets.TrustedHostCA {
+		if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err != nil {
+			report(fmt.Sprintf("targets.trusted_host_ca[%d]", i), "is no public key: %s", err)
+		}
+	}
+	if cfg.StateDir == "" {
+		report("state_dir", "is required: the gateway keeps its keys there")
+	}
+	findings = append(findings, checkAccounts(cfg)...)
+	return append(findings, checkPeople(cfg)...)
+}
+
+func checkAccounts(cfg *loadedConfig) []finding {
+	var findings []finding
+	seen := map[string]bool{}
+	for i, account := range cfg.Accounts {
+		path := fmt.Sprintf("account[%d]", i)
+		if !accountPattern.MatchString(account.ID) {
+			findings = append(findings, cfg.at(path+".id", "%q is not twelve digits", account.ID))
+		}
+		if strings.ContainsAny(account.Alias, ". \t@") {
+			findings = append(findings, cfg.at(path+".alias", "%q is no word without dots", account.Alias))
+		}
+		for _, name := range []string{account.ID, account.Alias} {
+			if name != "" && seen[name] {
+				findings = append(findings, cfg.at(path, "%q is named twice", name))
+			}
+			seen[name] = true
+		}
+		if len(account.Regions) == 0 && cfg.AWS.Region == "" {
+			findings = append(findings, cfg.at(path+".regions", "no region here and none in aws.region"))
+		}
+	}
+	return findings
+}
+
+// checkPeople finds a gateway that lets nobody in, which nobody wants.
+func checkPeople(cfg *loadedConfig) []finding {
+	if len(cfg.People) == 0 {
+		return []finding{cfg.at("person", "nobody may log in: add a [[person]]")}
+	}
+	var findings []finding
+	for i, person := range cfg.People {
+		if len(person.Keys) == 0 && person.KeysFile == "" && len(person.Principals) == 0 {
+			findings = append(findings, cfg.at(fmt.Sprintf("person[%d]", i), "%s has no keys, keys_file or principals and so can never log in", person.Name))
+		}
+	}
+	return findings
+}

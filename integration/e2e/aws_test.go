@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+)
+
+// TestCloudTrail reads what AWS has seen of one login: the person's role session with their name as SourceIdentity signed what reaches the machine,
+// and the gateway's own role signed nothing but AssumeRole and Describe calls.
+func TestCloudTrail(t *testing.T) {
+	eachInstance(t, func(t *testing.T, w *world) {
+		if got := w.as("bob").ssh(t, nil, target, "true"); got.code != 0 {
+			t.Fatalf("bob: %s", got)
+		}
+		seen := map[string]int{}
+		for _, call := range w.lab.AWS.Calls() {
+			if call.SessionName == "" {
+				if call.Action != "AssumeRole" && call.Action != "GetCallerIdentity" && !strings.HasPrefix(call.Action, "Describe") {
+					t.Errorf("the gateway's own role signed %s:%s", call.Service, call.Action)
+				}
+				continue
+			}
+			if call.SourceIdentity != call.SessionName {
+				t.Errorf("%s:%s by session %q has source identity %q", call.Service, call.Action, call.SessionName, call.SourceIdentity)
+			}
+			if call.SessionName == "bob" && call.Error == "" {
+				seen[call.Action]++
+			}
+		}
+		for _, action := range []string{"StartSession", "SendSSHPublicKey"} {
+			if seen[action] == 0 {
+				t.Errorf("no %s signed by bob's role session; seen: %v", action, seen)
+			}
+		}
+	})
+}
+
+// TestNothingLeftOpen counts sessions that AWS still has open after every kind of end.
+func TestNothingLeftOpen(t *testing.T) {
+	eachInstance(t, func(t *testing.T, w *world) {
+		w.ssh(t, nil, target, "true")
+		vanish := w.command("ssh", target, "sleep 600")
+		if err := vanish.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(t, "the session is up", func() bool { return w.openSessions() > 0 })
+		if err := vanish.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = vanish.Wait()
+		w.eventually(t, "no session is open", func() bool { return w.openSessions() == 0 })
+	})
+}
+
+// openSessions counts the sessions that occupy something at AWS.
+func (w *world) openSessions() int {
+	open := 0
+	for _, session := range w.lab.AWS.Sessions() {
+		if session.Status != awsemu.StatusTerminated {
+			open++
+		}
+	}
+	return open
+}

@@ -1,0 +1,207 @@
+// Package lab is the outside world in one place: an emulated AWS, machines with the agent's side of Session Manager, people with keys, and the files that a
+// gateway and an ssh client need to work with them. Tests put the real gateway in front of it, the demo puts one into the same process.
+// It starts no gateway itself and never leaves loopback.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+)
+
+// Options choose the world. The zero value works.
+type Options struct {
+	// Embedded makes MainInstance the embedded SSH server; otherwise it is the system's sshd, where instance.RealAvailable says yes, and else Start fails.
+	Embedded bool
+	// Emulator is the emulator's configuration: delays, faults, TLS. Its accounts are the lab's.
+	Emulator awsemu.Config
+	// Agent is the agents' configuration: speed and quirks. Who and where they are is the lab's.
+	Agent agent.Config
+	// Logger takes what the parts report. Optional.
+	Logger *slog.Logger
+}
+
+// Lab is a running world. Its files are in Dir, which Close removes.
+type Lab struct {
+	Dir string
+	// GatewayConfig is what `serve --config` takes; GatewayAddr, host:port, is where it is told to listen. Nothing listens there yet.
+	GatewayConfig, GatewayAddr string
+	// SSHConfig is alice's ssh_config (ssh -F), with the host gateway and ProxyJump for the machines.
+	SSHConfig string
+	// InstanceKnownHosts has MainInstance's own host keys, for ways in on which the client sees them.
+	InstanceKnownHosts string
+	// AWS is the emulator: its log of calls, its faults.
+	AWS *awsemu.Server
+	// Main is the machine behind MainInstance.
+	Main *instance.Instance
+
+	closers []func() error
+	once    sync.Once
+	err     error
+}
+
+// Start brings the world up: it returns when every agent is connected.
+func Start(ctx context.Context, options Options) (*Lab, error) {
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := os.MkdirTemp("", "ssm-ssh-gateway-lab-")
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		Dir: dir, GatewayConfig: filepath.Join(dir, "config.toml"),
+		InstanceKnownHosts: filepath.Join(dir, "instance_known_hosts"),
+	}
+	l.SSHConfig = l.SSHConfigFor("alice")
+	l.closers = append(l.closers, func() error { return os.RemoveAll(dir) })
+	if err := l.start(ctx, options); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) start(ctx context.Context, options Options) error {
+	var err error
+	if l.GatewayAddr, err = freeAddress(); err != nil {
+		return err
+	}
+	// Users of the machine go through this directory to their homes.
+	if err := os.Chmod(l.Dir, 0o711); err != nil { //nolint:gosec // the secrets in it have modes of their own
+		return err
+	}
+	people, err := newCrowd(filepath.Join(l.Dir, "people"))
+	if err != nil {
+		return err
+	}
+	hostCA, err := l.newHostCA()
+	if err != nil {
+		return err
+	}
+	if err := l.startAWS(options); err != nil {
+		return err
+	}
+	for _, m := range machines {
+		if err := l.startMachine(ctx, options, m); err != nil {
+			return fmt.Errorf("machine %s: %w", m.name, err)
+		}
+	}
+	return errors.Join(l.writeGatewayConfig(people), l.writeClientFiles(people, hostCA, l.Main.HostKeys))
+}
+
+func (l *Lab) startAWS(options Options) error {
+	world, err := account(nil)
+	if err != nil {
+		return err
+	}
+	cfg := options.Emulator
+	cfg.Accounts = []awsemu.Account{world}
+	if cfg.Log == nil {
+		cfg.Log = options.Logger
+	}
+	if l.AWS, err = awsemu.Start(cfg); err != nil {
+		return err
+	}
+	l.closers = append(l.closers, l.AWS.Close)
+	return nil
+}
+
+// startMachine starts what is behind a machine: its sshd and its agent, as far as it has them.
+func (l *Lab) startMachine(ctx context.Context, options Options, m machine) error {
+	sshd := "127.0.0.1:1" // nobody listens there: connections are refused
+	if m.sshd {
+		started, err := instance.Start(instance.Config{
+			ID: m.id, KeysURL: l.AWS.PlainURL() + "/_emulator/keys", OSUsers: []string{"ec2-user", "ubuntu"},
+			Dir: filepath.Join(l.Dir, "machines", m.id), Embedded: options.Embedded || m.id != MainInstance, Logger: options.Logger,
+		})
+		if err != nil {
+			return err
+		}
+		l.closers = append(l.closers, started.Close)
+		sshd = started.Addr
+		if m.id == MainInstance {
+			l.Main = started
+		}
+	}
+	if !m.agent {
+		return nil
+	}
+	cfg := options.Agent
+	cfg.Endpoint, cfg.InstanceID, cfg.Region = l.AWS.PlainURL(), m.id, Region
+	cfg.Credentials = agent.Credentials{AccessKeyID: instanceCredential.id, SecretAccessKey: instanceCredential.secret}
+	cfg.Logger = options.Logger
+	cfg.PortMap = func(host string, port int) string {
+		if port == 22 {
+			return sshd
+		}
+		return net.JoinHostPort(host, strconv.Itoa(port))
+	}
+	attached, err := agent.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	l.closers = append(l.closers, attached.Close)
+	return l.AWS.WaitAgent(ctx, m.id)
+}
+
+// Close takes the world down, last part first, and removes its files.
+func (l *Lab) Close() error {
+	l.once.Do(func() {
+		for i := len(l.closers) - 1; i >= 0; i-- {
+			l.err = errors.Join(l.err, l.closers[i]())
+		}
+	})
+	return l.err
+}
+
+// Environ is the environment that points the gateway at the emulated AWS, with the gateway's own credentials.
+func (l *Lab) Environ() []string { return l.awsEnviron(gatewayCredential) }
+
+// ConnectEnviron is the environment of a person's own laptop, for `connect`. Only alice has one.
+func (l *Lab) ConnectEnviron(person string) []string { return l.awsEnviron(laptopCredential(person)) }
+
+func (l *Lab) awsEnviron(c credential) []string {
+	return append(c.environ(),
+		"AWS_ENDPOINT_URL="+l.AWS.URL(), "AWS_REGION="+Region, "AWS_DEFAULT_REGION="+Region, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull, "AWS_PROFILE=")
+}
+
+// UserKey is the private key file of a person; .pub and, for certificates, -cert.pub are beside it.
+func (l *Lab) UserKey(person string) string { return filepath.Join(l.Dir, "people", person) }
+
+// SSHConfigFor is the ssh_config of a person.
+func (l *Lab) SSHConfigFor(person string) string { return filepath.Join(l.Dir, "ssh_config."+person) }
+
+// newHostCA writes the authority that the gateway will find in its state directory, so that clients can know it before the gateway starts.
+func (l *Lab) newHostCA() (ssh.PublicKey, error) {
+	signer, pem, err := newKeyPEM("host CA of the lab")
+	if err != nil {
+		return nil, err
+	}
+	state := filepath.Join(l.Dir, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		return nil, err
+	}
+	return signer.PublicKey(), os.WriteFile(filepath.Join(state, "host_ca_ed25519_key"), pem, 0o600)
+}
+
+// freeAddress is a loopback address that is free now. The gateway takes it a moment later; nobody else on loopback is in a hurry for it.
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
