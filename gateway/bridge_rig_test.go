@@ -37,6 +37,7 @@ type rig struct {
 type scriptedTarget struct {
 	onOpen   func(ssh.NewChannel)
 	onGlobal func(ssh.Conn, *ssh.Request)
+	mute     <-chan struct{} // while open, nothing is answered
 	ready    chan struct{}
 	conn     ssh.Conn
 	raw      net.Conn
@@ -46,6 +47,7 @@ type scriptedTarget struct {
 type rigOptions struct {
 	onOpen   func(ssh.NewChannel)
 	onGlobal func(ssh.Conn, *ssh.Request)
+	mute     <-chan struct{}
 	config   func(*bridgeConfig)
 	up       func(context.Context) (leg, error) // instead of the scripted target
 	wrap     func(leg) leg                      // around the client's leg, as the bridge sees it
@@ -54,7 +56,7 @@ type rigOptions struct {
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	r := &rig{
-		target: &scriptedTarget{onOpen: o.onOpen, onGlobal: o.onGlobal, ready: make(chan struct{})},
+		target: &scriptedTarget{onOpen: o.onOpen, onGlobal: o.onGlobal, mute: o.mute, ready: make(chan struct{})},
 		watch:  newRecorder(), gate: &scriptedGate{}, done: make(chan error, 1),
 	}
 	near, far := tcpPair(t)
@@ -116,6 +118,9 @@ func (s *scriptedTarget) connect(t *testing.T) (leg, error) {
 		}()
 		close(s.ready)
 		for req := range l.reqs {
+			if s.mute != nil {
+				<-s.mute
+			}
 			if s.onGlobal != nil && req.Type != keepAliveRequest {
 				s.onGlobal(l.conn, req)
 				continue

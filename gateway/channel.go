@@ -61,6 +61,7 @@ type channel struct {
 	info   *channelInfo
 	client end
 	target end
+	asked  *requestQueue // the client's requests
 
 	started      func()        // opens the gate: the machine has been asked to run a program, and agreed
 	running      chan struct{} // the gate
@@ -166,6 +167,7 @@ func (b *bridge) newChannel(info *channelInfo, via *lane, client, target end) *c
 		clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
 		upDone: make(chan struct{}),
 	}
+	c.asked = b.newQueue(c.fromClient)
 	c.started = sync.OnceFunc(func() { close(c.running) })
 	c.exitReported = sync.OnceFunc(func() { close(c.exited) })
 	if !c.isSession() {
@@ -252,6 +254,8 @@ func (c *channel) carryDown() {
 	}
 	c.closeWriteToClient()
 	<-c.targetEnded
+	// A quick program is over before its "exec" has been answered here: the answer goes first. What else waits fails at once, its machine has closed.
+	c.asked.settle()
 	_ = c.client.ch.Close()
 }
 

@@ -14,12 +14,11 @@ import (
 type requestQueue struct {
 	limit  int
 	handle func(*ssh.Request)
-	spawn  func(*sync.WaitGroup, func())
+	spawn  func(func())
 
 	mu      sync.Mutex
 	waiting []*ssh.Request
-	working bool
-	workers sync.WaitGroup
+	idle    chan struct{} // closed when the one who works has nothing left; nil when nobody works
 }
 
 // add takes a request in without waiting. It reports false when too many wait already.
@@ -30,28 +29,34 @@ func (q *requestQueue) add(req *ssh.Request) bool {
 		return false
 	}
 	q.waiting = append(q.waiting, req)
-	if !q.working {
-		q.working = true
-		q.spawn(&q.workers, q.work)
+	if q.idle == nil {
+		q.idle = make(chan struct{})
+		q.spawn(q.work)
 	}
 	return true
 }
 
 func (q *requestQueue) work() {
-	for {
-		req := q.next()
-		if req == nil {
-			return
+	panicked := true
+	defer func() {
+		if panicked { // the bridge ends; nobody may wait for this queue
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.endWork()
 		}
+	}()
+	for req := q.next(); req != nil; req = q.next() {
 		q.handle(req)
 	}
+	panicked = false
 }
 
+// next gives the first request that waits, or nil when work is over.
 func (q *requestQueue) next() *ssh.Request {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == 0 {
-		q.waiting, q.working = nil, false
+		q.endWork()
 		return nil
 	}
 	req := q.waiting[0]
@@ -60,11 +65,24 @@ func (q *requestQueue) next() *ssh.Request {
 	return req
 }
 
-// finish waits until all that was added is handled. Nothing may be added any more.
-func (q *requestQueue) finish() { q.workers.Wait() }
+// endWork lets the next add begin anew. The caller holds mu.
+func (q *requestQueue) endWork() {
+	close(q.idle)
+	q.idle, q.waiting = nil, nil
+}
+
+// settle waits until everything that was added has been handled and answered.
+func (q *requestQueue) settle() {
+	q.mu.Lock()
+	idle := q.idle
+	q.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+}
 
 func (b *bridge) newQueue(handle func(*ssh.Request)) *requestQueue {
-	return &requestQueue{limit: b.cfg.limits.queued, handle: handle, spawn: b.spawnIn}
+	return &requestQueue{limit: b.cfg.limits.queued, handle: handle, spawn: b.spawn}
 }
 
 // enqueue adds to a queue; a peer that overfills it loses its connection, for dropping one request would misplace every later reply.
@@ -78,7 +96,7 @@ func (b *bridge) enqueue(q *requestQueue, req *ssh.Request) {
 // can be placed after the opens that came before it: see no-more-sessions.
 func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)) {
 	queue := b.newQueue(handle)
-	defer queue.finish()
+	defer queue.settle()
 	chans, reqs := l.chans, l.reqs
 	for chans != nil || reqs != nil {
 		select {
@@ -202,24 +220,23 @@ var hopRequests = map[string]requestHandler{
 
 // serveClient handles the client's requests until it has closed the channel.
 func (c *channel) serveClient() {
-	c.serve(c.client.reqs, nil, c.fromClient)
+	c.serve(c.client.reqs, nil, c.asked)
 	close(c.clientEnded)
 	c.pressTarget()
 }
 
 // serveTarget handles the machine's requests until it has closed the channel.
 func (c *channel) serveTarget() {
-	c.serve(c.target.reqs, c.lane, c.fromTarget)
+	c.serve(c.target.reqs, c.lane, c.bridge.newQueue(c.fromTarget))
 	close(c.targetEnded)
 }
 
-func (c *channel) serve(reqs <-chan *ssh.Request, via *lane, handle func(*ssh.Request)) {
-	queue := c.bridge.newQueue(handle)
+func (c *channel) serve(reqs <-chan *ssh.Request, via *lane, queue *requestQueue) {
 	for req := range reqs {
 		c.bridge.sign(via)
 		c.bridge.enqueue(queue, req)
 	}
-	queue.finish()
+	queue.settle()
 }
 
 func (c *channel) fromClient(req *ssh.Request) { c.treat(req, clientRequests, (*channel).passUp) }

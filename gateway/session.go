@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -157,10 +158,10 @@ func (c *channel) askProgram(req *ssh.Request) {
 	}
 	c.bridge.cfg.watch.channelRequest(c.info, run.request, run.command)
 	agreed, err := c.target.ch.SendRequest(run.request, req.WantReply, run.payload())
+	_ = req.Reply(agreed && err == nil, nil)
 	if err == nil && (agreed || !req.WantReply) {
 		c.started()
 	}
-	_ = req.Reply(agreed && err == nil, nil)
 }
 
 // passSignal relays signal and break, which an audit wants to see.
@@ -184,8 +185,24 @@ func (c *channel) passExit(req *ssh.Request) {
 	case "exit-signal":
 		c.info.exitSignal, _ = firstString(req.Payload)
 	}
+	c.awaitAnswered()
 	c.passDown(req)
 	c.exitReported()
+}
+
+// awaitAnswered lets the answer to "exec" go before the end of a quick program. A server that reports an end without having agreed to a
+// beginning is not waited for long.
+func (c *channel) awaitAnswered() {
+	if closedAlready(c.running) {
+		return
+	}
+	limit := time.NewTimer(c.bridge.cfg.limits.eofHold)
+	defer limit.Stop()
+	select {
+	case <-c.running:
+	case <-c.clientEnded:
+	case <-limit.C:
+	}
 }
 
 // firstString reads the string a payload begins with.

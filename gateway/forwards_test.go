@@ -1,0 +1,370 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+)
+
+func directTo(host string, port uint32) []byte {
+	return ssh.Marshal(tcpOpen{Host: host, Port: port, OriginHost: "127.0.0.1", OriginPort: 5555})
+}
+
+// echoAfterEOF answers only when the input has ended: a peer that waits for end-of-input.
+func echoAfterEOF(nc ssh.NewChannel) {
+	ch, reqs, err := nc.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	in, _ := io.ReadAll(ch)
+	fmt.Fprintf(ch, "%s got %d bytes", nc.ChannelType(), len(in))
+	_ = ch.CloseWrite()
+	_ = ch.Close()
+}
+
+func TestHalfCloseTravelsUp(t *testing.T) {
+	for kind, payload := range map[string][]byte{
+		"direct-tcpip":                   directTo("db.internal", 5432),
+		"direct-streamlocal@openssh.com": ssh.Marshal(struct{ Path, A string }{"/run/x.sock", ""}),
+	} {
+		r := newRig(t, rigOptions{onOpen: echoAfterEOF})
+		ch, reqs := r.channel(t, kind, payload)
+		go ssh.DiscardRequests(reqs)
+		within(t, kind, func() {
+			_, _ = io.WriteString(ch, "question")
+			_ = ch.CloseWrite()
+			if answer, _ := io.ReadAll(ch); string(answer) != kind+" got 8 bytes" {
+				t.Errorf("answer %q", answer)
+			}
+		})
+		_ = ch.Close()
+		if info := receive(t, r.watch.closed, "the end"); info.host == "" || info.in.Load() != 8 || info.fromTarget {
+			t.Errorf("audit: %q, %d bytes", info.destination(), info.in.Load())
+		}
+	}
+}
+
+func TestHalfCloseTravelsDown(t *testing.T) {
+	got := make(chan string, 1)
+	r := newRig(t, rigOptions{onOpen: func(nc ssh.NewChannel) {
+		ch, reqs, err := nc.Accept()
+		if err != nil {
+			return
+		}
+		go ssh.DiscardRequests(reqs)
+		_, _ = io.WriteString(ch, "greeting")
+		_ = ch.CloseWrite()
+		in, _ := io.ReadAll(ch)
+		got <- string(in)
+		_ = ch.Close()
+	}})
+	ch, reqs := r.channel(t, "direct-tcpip", directTo("db", 1))
+	go ssh.DiscardRequests(reqs)
+	within(t, "the greeting", func() {
+		if in, _ := io.ReadAll(ch); string(in) != "greeting" {
+			t.Errorf("got %q", in)
+		}
+	})
+	_, _ = io.WriteString(ch, "after EOF")
+	_ = ch.CloseWrite()
+	if in := receive(t, got, "the late bytes"); in != "after EOF" {
+		t.Errorf("the machine got %q", in)
+	}
+	_ = ch.Close()
+}
+
+func TestDirectForwardsAreJudged(t *testing.T) {
+	limited := allGrants
+	limited.PermitOpen = []string{"db:5432", "*:80", "[::1]:22", "any:*"}
+	none := allGrants
+	none.PortForwarding = false
+	socket := ssh.Marshal(struct{ Path, A string }{"/run/x.sock", ""})
+	for name, c := range map[string]struct {
+		grants  authz.ChannelGrants
+		forbid  authz.Action
+		kind    string
+		payload []byte
+		allowed bool
+	}{
+		"no port forwarding":       {grants: none, kind: "direct-tcpip", payload: directTo("db", 5432)},
+		"no forwarding, socket":    {grants: none, kind: "direct-streamlocal@openssh.com", payload: socket},
+		"by policy":                {grants: allGrants, forbid: authz.ActionForwardLocal, kind: "direct-tcpip", payload: directTo("db", 5432)},
+		"by policy, socket":        {grants: allGrants, forbid: authz.ActionForwardLocal, kind: "direct-streamlocal@openssh.com", payload: socket},
+		"on the list":              {grants: limited, kind: "direct-tcpip", payload: directTo("DB", 5432), allowed: true},
+		"on the list, any host":    {grants: limited, kind: "direct-tcpip", payload: directTo("x", 80), allowed: true},
+		"on the list, IPv6":        {grants: limited, kind: "direct-tcpip", payload: directTo("::1", 22), allowed: true},
+		"on the list, any port":    {grants: limited, kind: "direct-tcpip", payload: directTo("any", 9), allowed: true},
+		"not on the list":          {grants: limited, kind: "direct-tcpip", payload: directTo("db", 5433)},
+		"no socket is on the list": {grants: limited, kind: "direct-streamlocal@openssh.com", payload: socket},
+		"port out of range":        {grants: allGrants, kind: "direct-tcpip", payload: directTo("db", 65536)},
+		"malformed":                {grants: allGrants, kind: "direct-tcpip", payload: []byte("?")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var reached atomic.Bool
+			r := newRig(t, rigOptions{
+				config: func(cfg *bridgeConfig) { cfg.grants = c.grants },
+				onOpen: func(nc ssh.NewChannel) { reached.Store(true); echoAfterEOF(nc) },
+			})
+			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
+			ch, reqs, err := r.client.OpenChannel(c.kind, c.payload)
+			if (err == nil) != c.allowed || reached.Load() != c.allowed {
+				t.Errorf("got %v, reached %v; want allowed %v", err, reached.Load(), c.allowed)
+			}
+			if err == nil {
+				go ssh.DiscardRequests(reqs)
+				_ = ch.Close()
+			}
+		})
+	}
+}
+
+func TestUnknownAndMisplacedChannelsAreRefused(t *testing.T) {
+	r := newRig(t, rigOptions{onOpen: echoAfterEOF})
+	for kind, want := range map[string]ssh.RejectionReason{
+		"tun@openssh.com":        ssh.UnknownChannelType,
+		"surprise@example.org":   ssh.UnknownChannelType,
+		"forwarded-tcpip":        ssh.Prohibited,
+		"auth-agent@openssh.com": ssh.Prohibited,
+		"x11":                    ssh.Prohibited,
+	} {
+		if got := refusedOpen(t, r.client, kind, directTo("x", 1)); got.Reason != want {
+			t.Errorf("%s: %v, want %v", kind, got.Reason, want)
+		}
+	}
+	select {
+	case <-r.target.ready:
+		t.Error("a refused channel made a connection to the machine")
+	default:
+	}
+}
+
+// reached makes the upstream connection exist.
+func (r *rig) reached(t *testing.T) ssh.Conn {
+	t.Helper()
+	_, _, _ = r.client.OpenChannel("direct-tcpip", directTo("warm", 1))
+	receive(t, r.target.ready, "the machine's connection")
+	return r.target.conn
+}
+
+func TestTheMachineOpensOnlyWhatWasAskedFor(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	machine := r.reached(t)
+	go func() {
+		for nc := range r.opens {
+			t.Errorf("a %s channel reached the client", nc.ChannelType())
+			_ = nc.Reject(ssh.Prohibited, "")
+		}
+	}()
+	socket := ssh.Marshal(struct{ Path, R string }{"/tmp/s", ""})
+	for kind, payload := range map[string][]byte{
+		"forwarded-tcpip": directTo("localhost", 8080), "forwarded-streamlocal@openssh.com": socket,
+		"auth-agent@openssh.com": nil, "agent-connect": nil, "x11": ssh.Marshal(tcpListen{"127.0.0.1", 6010}),
+		"session": nil, "direct-tcpip": directTo("localhost", 22),
+	} {
+		if got := refusedOpen(t, machine, kind, payload); got.Reason != ssh.Prohibited {
+			t.Errorf("%s: %v", kind, got)
+		}
+	}
+}
+
+func TestAgentAndX11OpenAfterTheyWereAskedFor(t *testing.T) {
+	for request, kind := range map[string]string{"auth-agent-req@openssh.com": "auth-agent@openssh.com", "x11-req": "x11"} {
+		t.Run(kind, func(t *testing.T) {
+			r := newRig(t, rigOptions{onOpen: func(nc ssh.NewChannel) {
+				_, reqs, err := nc.Accept()
+				if err == nil {
+					go ssh.DiscardRequests(reqs)
+				}
+			}})
+			ch, reqs := r.channel(t, "session", nil)
+			go ssh.DiscardRequests(reqs)
+			if _, err := ch.SendRequest(request, false, nil); err != nil { // as OpenSSH: no answer wanted
+				t.Fatal(err)
+			}
+			// An answered request behind it: the first one has been handled.
+			_, _ = ch.SendRequest("ping@example.org", true, nil)
+			go func() { echoAfterEOF(receive(t, r.opens, "the open")) }()
+			back, backReqs, err := r.target.conn.OpenChannel(kind, ssh.Marshal(tcpListen{"127.0.0.1", 6010}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go ssh.DiscardRequests(backReqs)
+			_, _ = io.WriteString(back, "abc")
+			_ = back.CloseWrite()
+			if answer, _ := io.ReadAll(back); string(answer) != kind+" got 3 bytes" {
+				t.Errorf("answer %q", answer)
+			}
+			_ = back.Close()
+			_ = ch.Close()
+		})
+	}
+}
+
+// listening is a machine that grants every forward; port 0 becomes 40000 and up, and the first connection is opened before the answer is sent.
+func listening(t *testing.T, connect bool) (func(ssh.Conn, *ssh.Request), *sync.WaitGroup) {
+	var next atomic.Uint32
+	next.Store(40000)
+	var connections sync.WaitGroup
+	return func(conn ssh.Conn, req *ssh.Request) {
+		at, err := readBind(req)
+		if err != nil || strings.HasPrefix(req.Type, "cancel") {
+			_ = req.Reply(err == nil, nil)
+			return
+		}
+		var answer []byte
+		if at.port == 0 && !at.socket {
+			at.port = next.Add(1)
+			answer = ssh.Marshal(struct{ Port uint32 }{at.port})
+		}
+		if connect {
+			connections.Go(func() {
+				kind, payload := "forwarded-tcpip", directTo(at.host, at.port)
+				if at.socket {
+					kind, payload = "forwarded-streamlocal@openssh.com", ssh.Marshal(struct{ Path, R string }{at.host, ""})
+				}
+				ch, reqs, err := conn.OpenChannel(kind, payload)
+				if err != nil {
+					t.Errorf("opening %s for %v: %v", kind, at, err)
+					return
+				}
+				go ssh.DiscardRequests(reqs)
+				_, _ = io.WriteString(ch, "hello")
+				_ = ch.CloseWrite()
+				if answer, _ := io.ReadAll(ch); string(answer) != kind+" got 5 bytes" {
+					t.Errorf("answer %q", answer)
+				}
+				_ = ch.Close()
+			})
+		}
+		_ = req.Reply(true, answer)
+	}, &connections
+}
+
+func TestBurstOfRemoteForwardsWithConnectionsAtOnce(t *testing.T) {
+	const burst = 50
+	grant, connections := listening(t, true)
+	r := newRig(t, rigOptions{onGlobal: grant})
+	go func() {
+		for nc := range r.opens {
+			go echoAfterEOF(nc)
+		}
+	}()
+	within(t, "the burst", func() {
+		var asking sync.WaitGroup
+		for i := range burst {
+			asking.Go(func() {
+				port := uint32(9000 + i)
+				if i%2 == 0 {
+					port = 0
+				}
+				ok, answer, err := r.client.SendRequest("tcpip-forward", true, ssh.Marshal(tcpListen{"localhost", port}))
+				if !ok || err != nil || (port == 0) != (len(answer) == 4) {
+					t.Errorf("forward %d: %v, %q, %v", i, ok, answer, err)
+				}
+			})
+		}
+		asking.Wait()
+		connections.Wait()
+	})
+}
+
+func TestClientKnowsTheForwardBeforeItsFirstConnection(t *testing.T) {
+	grant, connections := listening(t, true)
+	r := newRig(t, rigOptions{onGlobal: grant})
+	var answered atomic.Bool
+	go func() {
+		for nc := range r.opens {
+			if !answered.Load() {
+				// The reply is written before the open, so the library has it; SendRequest may still be on its way back. Ask a question
+				// behind the reply: replies come in order.
+				_, _, _ = r.client.SendRequest(keepAliveRequest, true, nil)
+			}
+			if !answered.Load() {
+				t.Error("a forwarded connection overtook the answer")
+			}
+			echoAfterEOF(nc)
+		}
+	}()
+	ok, _, err := r.client.SendRequest("streamlocal-forward@openssh.com", true, ssh.Marshal(struct{ Path string }{"/tmp/s"}))
+	answered.Store(true)
+	if !ok || err != nil {
+		t.Fatalf("forward: %v, %v", ok, err)
+	}
+	within(t, "the connection", connections.Wait)
+}
+
+func TestCancelledForwardAdmitsNothing(t *testing.T) {
+	grant, _ := listening(t, false)
+	r := newRig(t, rigOptions{onGlobal: grant})
+	machine := r.reached(t)
+	go func() {
+		for nc := range r.opens {
+			go echoAfterEOF(nc)
+		}
+	}()
+	listen := ssh.Marshal(tcpListen{"localhost", 8080})
+	if ok, _, err := r.client.SendRequest("tcpip-forward", true, listen); !ok {
+		t.Fatal(ok, err)
+	}
+	ch, reqs, err := machine.OpenChannel("forwarded-tcpip", directTo("localhost", 8080))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(reqs)
+	_ = ch.Close()
+	refusedOpen(t, machine, "forwarded-tcpip", directTo("localhost", 8081))
+	refusedOpen(t, machine, "forwarded-tcpip", directTo("10.0.0.1", 8080))
+	if _, _, err := r.client.SendRequest("cancel-tcpip-forward", false, listen); err != nil { // OpenSSH wants no answer
+		t.Fatal(err)
+	}
+	_, _, _ = r.client.SendRequest(keepAliveRequest, true, nil) // behind it
+	refusedOpen(t, machine, "forwarded-tcpip", directTo("localhost", 8080))
+}
+
+func TestRemoteForwardsAreJudged(t *testing.T) {
+	limited := allGrants
+	limited.PermitListen = []string{"8080", "*:9000", "10.0.?.1:*"}
+	none := allGrants
+	none.PortForwarding = false
+	for name, c := range map[string]struct {
+		grants  authz.ChannelGrants
+		forbid  authz.Action
+		at      bind
+		allowed bool
+	}{
+		"plain":              {grants: allGrants, at: bind{host: "", port: 1}, allowed: true},
+		"no port forwarding": {grants: none, at: bind{host: "localhost", port: 1}},
+		"by policy":          {grants: allGrants, forbid: authz.ActionForwardRemote, at: bind{host: "localhost", port: 1}},
+		"port only":          {grants: limited, at: bind{host: "127.0.0.1", port: 8080}, allowed: true},
+		"port only, all":     {grants: limited, at: bind{host: "0.0.0.0", port: 8080}},
+		"any host":           {grants: limited, at: bind{host: "0.0.0.0", port: 9000}, allowed: true},
+		"wildcard":           {grants: limited, at: bind{host: "10.0.5.1", port: 7}, allowed: true},
+		"not on the list":    {grants: limited, at: bind{host: "localhost", port: 8081}},
+		"socket with a list": {grants: limited, at: bind{host: "/tmp/s", socket: true}},
+		"socket":             {grants: allGrants, at: bind{host: "/tmp/s", socket: true}, allowed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			grant, _ := listening(t, false)
+			r := newRig(t, rigOptions{onGlobal: grant, config: func(cfg *bridgeConfig) { cfg.grants = c.grants }})
+			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
+			request, payload := "tcpip-forward", ssh.Marshal(tcpListen{c.at.host, c.at.port})
+			if c.at.socket {
+				request, payload = "streamlocal-forward@openssh.com", ssh.Marshal(struct{ Path string }{c.at.host})
+			}
+			if ok, _, err := r.client.SendRequest(request, true, payload); ok != c.allowed || err != nil {
+				t.Errorf("got %v, %v; want %v", ok, err, c.allowed)
+			}
+			if _, err := r.watch.globals, error(nil); err != nil || len(r.watch.globals) != 1 {
+				t.Errorf("audit: %v", r.watch.globals)
+			}
+		})
+	}
+}
