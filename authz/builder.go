@@ -67,7 +67,9 @@ func (b *builder) groups(groups []Group) {
 		}
 		b.roles(path, g.Role, g.Roles)
 		b.tags(path, g.Tags)
-		b.d.groups[g.Name] = &g
+		if b.d.groups[g.Name] == nil { // the first of a name, so that one mistake is one finding
+			b.d.groups[g.Name] = &g
+		}
 	}
 }
 
@@ -89,7 +91,9 @@ func (b *builder) people(people []Person) {
 		for j, text := range p.Keys {
 			b.personKeys(fmt.Sprintf("%s.keys[%d]", path, j), text, &p)
 		}
-		b.d.people[p.Name] = &p
+		if b.d.people[p.Name] == nil {
+			b.d.people[p.Name] = &p
+		}
 	}
 }
 

@@ -63,7 +63,9 @@ func skKey(t testing.TB, application string) ssh.PublicKey {
 }
 
 // keyText is a key as a line of authorized_keys.
-func keyText(key ssh.PublicKey) string { return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n") }
+func keyText(key ssh.PublicKey) string {
+	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(key)), "\n")
+}
 
 func parseOne(t testing.TB, line string) *keyLine {
 	t.Helper()

@@ -112,14 +112,16 @@ func validationProblems(policy *cedar.Policy) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	// The joined error has one line for each problem; it says the same again for each action it holds for.
 	if err = v.Policy("", (*ast.Policy)(policy.AST())); err == nil {
 		return nil
 	}
-	problems := strings.Split(err.Error(), "\n")
+	// The joined error has one line for each problem, and says the same again for each action that the policy applies to.
+	problems := strings.Split(forAction.ReplaceAllString(err.Error(), "in context"), "\n")
 	slices.Sort(problems)
 	return slices.Compact(problems)
 }
+
+var forAction = regexp.MustCompile(`in context for Action::"[^"]*"`)
 
 // parsePlace finds the place in cedar-go's message, its only home: `parser error: parse error at <input>:3:7 "foo": unexpected token`.
 var parsePlace = regexp.MustCompile(`(?s)^parser error: parse error at (?:[^ ]*:)?(\d+):(\d+) (.*)$`)
@@ -134,4 +136,6 @@ func parseFinding(file string, err error) *Finding {
 	return &Finding{Path: file, Line: line, Col: col, Message: "at " + m[3]}
 }
 
-func place(pos cedar.Position) string { return fmt.Sprintf("%s:%d:%d", pos.Filename, pos.Line, pos.Column) }
+func place(pos cedar.Position) string {
+	return fmt.Sprintf("%s:%d:%d", pos.Filename, pos.Line, pos.Column)
+}
