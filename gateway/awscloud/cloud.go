@@ -96,6 +96,15 @@ func (c *Cloud) bound(ctx context.Context, limit time.Duration) (_ context.Conte
 	return ctx, func() { stop(); cancel(); c.work.Done() }, true
 }
 
+// String hides the configuration.
+func (c *Cloud) String() string { return fmt.Sprintf("awscloud.Cloud{%d accounts}", len(c.accounts)) }
+
+// GoString hides it from %#v.
+func (c *Cloud) GoString() string { return c.String() }
+
+// LogValue hides it from slog.
+func (c *Cloud) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
 // Forget drops every credential held for person, so that the next call must assume the role anew. Call it when access is revoked.
 // A grant already given can still terminate its session; resuming one needs new credentials.
 func (c *Cloud) Forget(person string) { c.sessions.forget(person) }

@@ -56,7 +56,7 @@ type Config struct {
 	StartRate Rate
 	// PushRate limits ec2-instance-connect:SendSSHPublicKey per account and region. Zero means 10 per second, burst 20.
 	PushRate Rate
-	// MaxQueue is how long a call may wait for its turn under these rates. 0 means 30 s. A context that ends earlier is honoured.
+	// MaxQueue is how long a call may wait for its turn under these rates. 0 means 30 s. A context that ends earlier comes first.
 	MaxQueue time.Duration
 
 	// CallTimeout limits one attempt of one AWS call. 0 means 15 s.

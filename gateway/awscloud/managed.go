@@ -49,7 +49,10 @@ func (c *Cloud) managed(ctx context.Context, p place, key, value string) ([]*aut
 			}
 		}
 		if aws.ToString(out.NextToken) == "" {
-			return found, c.readTags(ctx, client, found)
+			if err := c.readTags(ctx, client, found); err != nil {
+				return nil, err
+			}
+			return found, nil
 		}
 		in.NextToken = out.NextToken
 	}

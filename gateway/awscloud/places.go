@@ -40,14 +40,6 @@ func (a *account) closeIdle() {
 	}
 }
 
-// label is what people type for the account.
-func (a *account) label() string {
-	if a.Alias != "" {
-		return a.Alias
-	}
-	return a.ID
-}
-
 // answersTo reports whether a suffix means this account.
 func (a *account) answersTo(label string) bool {
 	return label == a.ID || a.Alias != "" && strings.EqualFold(label, a.Alias)
@@ -172,6 +164,16 @@ func (o ownCredentials) Invalidate() {
 	if cache, ok := o.CredentialsProvider.(*aws.CredentialsCache); ok {
 		cache.Invalidate()
 	}
+}
+
+// aliasOf is what people call an account, by its number; empty when it has no other name.
+func (c *Cloud) aliasOf(id string) string {
+	for _, a := range c.accounts {
+		if a.ID == id {
+			return a.Alias
+		}
+	}
+	return ""
 }
 
 // accountOf finds the account a machine is in.

@@ -30,8 +30,10 @@ func TestDocuments(t *testing.T) {
 	}{
 		{"AWS's own, ssh", Account{}, 22, startRequest{DocumentName: "AWS-StartSSHSession", Parameters: map[string][]string{"portNumber": {"22"}}}},
 		{"AWS's own, other", Account{}, 5432, startRequest{DocumentName: "AWS-StartPortForwardingSession", Parameters: map[string][]string{"portNumber": {"5432"}}}},
-		{"a company's own", Account{SSHDocument: "Corp-SSH", PortDocument: "Corp-Port", PortParameter: "port"}, 80,
-			startRequest{DocumentName: "Corp-Port", Parameters: map[string][]string{"port": {"80"}}}},
+		{
+			"a company's own", Account{SSHDocument: "Corp-SSH", PortDocument: "Corp-Port", PortParameter: "port"}, 80,
+			startRequest{DocumentName: "Corp-Port", Parameters: map[string][]string{"port": {"80"}}},
+		},
 		{"without parameter", Account{SSHDocument: "Corp-SSH", SSHFixedPort: true}, 22, startRequest{DocumentName: "Corp-SSH"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -127,7 +129,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestTerminate works although everything around it has been cancelled, and is content with a session that is gone already.
+// TestTerminate works although everything around it has been canceled, and is content with a session that is gone already.
 func TestTerminate(t *testing.T) {
 	fake := newFakeAWS(t)
 	fake.answer("StartSession", http.StatusOK, startSessionAnswer)

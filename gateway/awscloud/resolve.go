@@ -1,6 +1,7 @@
 package awscloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type answer struct {
 // of every place, because only then is it known to mean one machine: where a place cannot answer, the name is refused and a suffix helps.
 func (c *Cloud) Resolve(ctx context.Context, name string) (*authz.Instance, error) {
 	key := strings.ToLower(name)
-	if real, ok := c.aliases[key]; ok {
-		key = strings.ToLower(real)
+	if meant, ok := c.aliases[key]; ok {
+		key = strings.ToLower(meant)
 	}
 	t, err := parseTarget(key, c.isAccount)
 	if err != nil {
@@ -191,11 +192,7 @@ func (c *Cloud) candidates(found []*authz.Instance) []string {
 			lines = append(lines, fmt.Sprintf("… and %d more", len(found)-maxCandidates))
 			break
 		}
-		label := i.Account
-		if a, err := c.accountOf(i); err == nil && a.Alias != "" {
-			label = a.Alias
-		}
-		lines = append(lines, fmt.Sprintf("%s.%s.%s  (%s, %s)", i.ID, i.Region, label, i.Name, i.State))
+		lines = append(lines, fmt.Sprintf("%s.%s.%s  (%s, %s)", i.ID, i.Region, cmp.Or(c.aliasOf(i.Account), i.Account), i.Name, i.State))
 	}
 	return lines
 }
