@@ -24,6 +24,11 @@ func (v *Verifier) checkCertificate(place string, names []string, cert *ssh.Cert
 	return BelievedCA, nil
 }
 
+// caSignatures are the algorithms a CA may have signed with: what OpenSSH's CASignatureAlgorithms allows, security keys aside.
+var caSignatures = []string{
+	ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
+}
+
 // certificateFault adds to x/crypto's checker what it leaves out: it takes a certificate without principals as good for every name, and a CA's signature
 // with SHA-1 as good as any.
 func (v *Verifier) certificateFault(names []string, cert *ssh.Certificate) error {
@@ -33,7 +38,7 @@ func (v *Verifier) certificateFault(names []string, cert *ssh.Certificate) error
 	if len(cert.ValidPrincipals) == 0 {
 		return errors.New("it names no machine")
 	}
-	if format := cert.Signature.Format; format == ssh.KeyAlgoRSA || format == ssh.InsecureKeyAlgoDSA {
+	if format := cert.Signature.Format; !slices.Contains(caSignatures, format) {
 		return fmt.Errorf("its CA signed with %s", format)
 	}
 	if bits := rsaBits(cert.Key); bits != 0 && bits < minMachineRSABits {

@@ -31,7 +31,9 @@ func NewPin(place string, learned Belief, keys ...ssh.PublicKey) Pin {
 	return pin
 }
 
-func keyText(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
+func keyText(key ssh.PublicKey) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+}
 
 // Has reports whether key is one of the pinned.
 func (p Pin) Has(key ssh.PublicKey) bool { return slices.Contains(p.Keys, keyText(key)) }

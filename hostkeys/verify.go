@@ -84,12 +84,15 @@ func (v *Verifier) CheckNamed(
 	}
 	pin, err := v.Store.Get(ctx, place)
 	switch {
-	case err == nil:
-		return BelievedPin, matches(pin, key)
-	case !errors.Is(err, ErrNotPinned):
+	case errors.Is(err, ErrNotPinned):
+		return v.checkNew(ctx, place, key, console)
+	case err != nil:
 		return "", unknown(place, "", fmt.Errorf("look up the pinned host key: %w", err)) // fail closed
 	}
-	return v.checkNew(ctx, place, key, console)
+	if err := matches(pin, key); err != nil {
+		return "", err
+	}
+	return BelievedPin, nil
 }
 
 // minMachineRSABits is what ssh-keygen has made by default since 2005.
