@@ -61,7 +61,18 @@ func TestNoPatternEntersACertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, names := range [][]string{
-		nil, {""}, {"*"}, {"i-0abc", "*"}, {"i-?"}, {"!i-0abc"}, {"a,b"}, {"a b"}, {"a\nb"}, {"a\x00"}, {"ä"}, {strings.Repeat("a", maxNameBytes+1)},
+		nil,
+		{""},
+		{"*"},
+		{"i-0abc", "*"},
+		{"i-?"},
+		{"!i-0abc"},
+		{"a,b"},
+		{"a b"},
+		{"a\nb"},
+		{"a\x00"},
+		{"ä"},
+		{strings.Repeat("a", maxNameBytes+1)},
 		make([]string, maxNames+1),
 	} {
 		if certified, _, err := issuer.Signer(names...); err == nil {
