@@ -121,9 +121,10 @@ func (s *Server) completeTask(a *agentLink, m ssmproto.Message) error {
 	if ses == nil || ses.target.id != a.machine {
 		return nil
 	}
-	if done.FinalTaskStatus == "Success" || done.FinalTaskStatus == "Cancelled" {
+	switch done.FinalTaskStatus {
+	case "Success", "Cancelled": //nolint:misspell // the agent spells it so
 		ses.finish(StatusTerminated, "", true)
-	} else {
+	default:
 		ses.finish(StatusFailed, done.Output, true)
 	}
 	return nil

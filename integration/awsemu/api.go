@@ -28,7 +28,7 @@ var jsonTargets = map[string]string{
 	"TrentService":                 serviceKMS,
 }
 
-// operation answers one call. The result is marshalled as the service's protocol wants it: JSON, or XML of a struct.
+// operation answers one call. The result is marshaled as the service's protocol wants it: JSON, or XML of a struct.
 type operation func(*Server, *call) (any, error)
 
 // operations is all there is. What is not in it is an unknown operation, as it would be for a misspelled name.
@@ -83,8 +83,12 @@ func (c *call) decode(into any) error {
 
 // serveAPI takes a call of any service through its stages: read, find, verify, spoil, answer, log.
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
-	s.slots <- struct{}{}
-	defer func() { <-s.slots }()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-r.Context().Done():
+		return
+	}
 	c := &call{http: r, id: newUUID().String(), params: map[string]string{}}
 	w.Header().Set("X-Amzn-Requestid", c.id)
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))

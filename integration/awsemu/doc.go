@@ -4,6 +4,6 @@
 //
 // It cannot be mistaken for AWS. It listens on loopback only, every answer carries HeaderEmulator, and its keys and ids say what they are.
 //
-// The knowledge of the wire is that of ssmproto/SPEC.md; the behaviour of the agent's side is in integration/agent, which shares only the message
+// The knowledge of the wire is that of ssmproto/SPEC.md; the behavior of the agent's side is in integration/agent, which shares only the message
 // codec with the client. The package does not import testing, because the demo ships it.
 package awsemu

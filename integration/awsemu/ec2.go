@@ -13,9 +13,9 @@ import (
 
 // Paging limits of DescribeInstances (EC2 API reference).
 const (
-	minPage     = 5
-	maxPage     = 1000
-	tokenPrefix = "emulator-page-"
+	minPage  = 5
+	maxPage  = 1000
+	pageMark = "emulator-page-" // begins a NextToken
 )
 
 type describeInstancesResponse struct {
@@ -84,7 +84,7 @@ func (s *Server) describeInstances(c *call) (any, error) {
 		response.Reservations = append(response.Reservations, i.reservation())
 	}
 	if end < len(found) {
-		response.NextToken = tokenPrefix + strconv.Itoa(end)
+		response.NextToken = pageMark + strconv.Itoa(end)
 	}
 	return response, nil
 }
@@ -93,9 +93,6 @@ func (s *Server) describeInstances(c *call) (any, error) {
 func checkIDs(all []*instance, ids []string) error {
 	var missing []string
 	for _, id := range ids {
-		if !strings.HasPrefix(id, "i-") {
-			return badRequest("InvalidInstanceID.Malformed", "Invalid id: \"%s\"", id)
-		}
 		if !instancePattern.MatchString(id) {
 			return badRequest("InvalidInstanceID.Malformed", "Invalid id: \"%s\"", id)
 		}
@@ -126,7 +123,7 @@ func readPage(c *call, ids []string) (offset, size int, err error) {
 		}
 	}
 	if text := c.form.Get("NextToken"); text != "" {
-		number, ok := strings.CutPrefix(text, tokenPrefix)
+		number, ok := strings.CutPrefix(text, pageMark)
 		if offset, err = strconv.Atoi(number); !ok || err != nil || offset < 0 {
 			return 0, 0, badRequest("InvalidNextToken", "The token '%s' is invalid", text)
 		}

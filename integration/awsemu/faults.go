@@ -30,7 +30,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Faults is what goes wrong. The zero value is good behaviour. Where faults are set for a session, they replace those of its machine,
+// Faults is what goes wrong. The zero value is good behavior. Where faults are set for a session, they replace those of its machine,
 // which replace the global ones, as a whole; those of API calls count globally only.
 type Faults struct {
 	// Seed makes the chances below repeat for the same traffic; 0 is a seed like any other.

@@ -62,6 +62,7 @@ func signal(c chan struct{}) {
 func (l *lane) use(f *Faults) {
 	l.mu.Lock()
 	l.faults = f
+	//nolint:gosec // G404: faults have to repeat
 	l.chance = rand.New(rand.NewPCG(f.Seed, 0))
 	l.mu.Unlock()
 	signal(l.wake)

@@ -18,20 +18,20 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// A bare client and a bare agent: WebSockets without any behaviour, so that the tests see what the relay does and nothing else.
+// A bare client and a bare agent: WebSockets without any behavior, so that the tests see what the relay does and nothing else.
 
 // peer is one WebSocket to the emulator.
 type peer struct {
-	t  *testing.T
+	t  testing.TB
 	ws *websocket.Conn
 }
 
-func dial(t *testing.T, url, token string) *peer {
+func dial(t testing.TB, url, token string) *peer {
 	t.Helper()
 	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
 	ws, response, err := dialer.DialContext(deadline(t), url, nil)
 	if err != nil {
-		t.Fatalf("dialling %s: %v", url, err)
+		t.Fatalf("dialing %s: %v", url, err)
 	}
 	if response.Header.Get(awsemu.HeaderEmulator) == "" {
 		t.Error("the upgrade does not say that it is the emulator's")
@@ -110,7 +110,7 @@ type machine struct {
 }
 
 // attachAgent opens the control channel of a machine.
-func attachAgent(t *testing.T, s *awsemu.Server, id string) *machine {
+func attachAgent(t testing.TB, s *awsemu.Server, id string) *machine {
 	t.Helper()
 	token := channelToken(t, s, "control-channel", id)
 	p := dial(t, wsURL(s)+"/v1/control-channel/"+id+"?role=subscribe&stream=input", token)
@@ -133,7 +133,7 @@ func postChannel(ctx context.Context, s *awsemu.Server, kind, id string) (*http.
 	return http.DefaultClient.Do(request)
 }
 
-func channelToken(t *testing.T, s *awsemu.Server, kind, id string) string {
+func channelToken(t testing.TB, s *awsemu.Server, kind, id string) string {
 	t.Helper()
 	response, err := postChannel(deadline(t), s, kind, id)
 	if err != nil {
@@ -192,7 +192,7 @@ type talk struct {
 }
 
 // startTalk starts a session to the web server as alice and connects both sides.
-func startTalk(t *testing.T, s *awsemu.Server, as aws.Config) *talk {
+func startTalk(t testing.TB, s *awsemu.Server, as aws.Config) *talk {
 	t.Helper()
 	control := attachAgent(t, s, webID)
 	out, err := ssmClient(as).StartSession(deadline(t), &ssm.StartSessionInput{Target: aws.String(webID), DocumentName: aws.String("AWS-StartSSHSession")})
@@ -210,7 +210,7 @@ func startTalk(t *testing.T, s *awsemu.Server, as aws.Config) *talk {
 }
 
 // info finds a session.
-func info(t *testing.T, s *awsemu.Server, id string) awsemu.SessionInfo {
+func info(t testing.TB, s *awsemu.Server, id string) awsemu.SessionInfo {
 	t.Helper()
 	for _, i := range s.Sessions() {
 		if i.ID == id {
@@ -222,7 +222,7 @@ func info(t *testing.T, s *awsemu.Server, id string) awsemu.SessionInfo {
 }
 
 // waitInfo waits until a session is as wanted.
-func waitInfo(t *testing.T, s *awsemu.Server, id string, want func(awsemu.SessionInfo) bool) {
+func waitInfo(t testing.TB, s *awsemu.Server, id string, want func(awsemu.SessionInfo) bool) {
 	t.Helper()
 	if err := s.WaitSession(deadline(t), id, want); err != nil {
 		t.Fatalf("session %s is %+v: %v", id, info(t, s, id), err)

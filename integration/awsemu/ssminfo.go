@@ -109,14 +109,14 @@ func paged[T any](all []T, size, limit int, tokenText string) (page []T, next st
 	}
 	offset := 0
 	if tokenText != "" {
-		number, ok := strings.CutPrefix(tokenText, tokenPrefix)
+		number, ok := strings.CutPrefix(tokenText, pageMark)
 		if offset, err = strconv.Atoi(number); !ok || err != nil || offset < 0 || offset > len(all) {
 			return nil, "", badRequest("InvalidNextToken", "The specified token is not valid.")
 		}
 	}
 	end := min(offset+size, len(all))
 	if end < len(all) {
-		next = tokenPrefix + strconv.Itoa(end)
+		next = pageMark + strconv.Itoa(end)
 	}
 	return all[offset:end], next, nil
 }

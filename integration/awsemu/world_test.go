@@ -18,6 +18,8 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 )
 
+type config = awsemu.Config
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
@@ -57,9 +59,9 @@ const ownDocument = `{"schemaVersion":"1.0","sessionType":"Port","parameters":{"
 	`"note":{"type":"String","default":"none","minChars":2,"maxChars":5}},"properties":{"portNumber":"{{ portNumber }}"}}`
 
 // testConfig is a small company: a gateway, a role for people, two teams' machines.
-func testConfig() awsemu.Config {
+func testConfig() config {
 	gateway := "arn:aws:iam::" + account + ":user/gateway"
-	return awsemu.Config{
+	return config{
 		Delay: -1,
 		Accounts: []awsemu.Account{{
 			ID: account,
@@ -87,7 +89,7 @@ func testConfig() awsemu.Config {
 }
 
 // start runs an emulator for one test. Options change its world.
-func start(t *testing.T, options ...func(*awsemu.Config)) *awsemu.Server {
+func start(t testing.TB, options ...func(*config)) *awsemu.Server {
 	t.Helper()
 	cfg := testConfig()
 	for _, option := range options {
@@ -106,7 +108,7 @@ func start(t *testing.T, options ...func(*awsemu.Config)) *awsemu.Server {
 }
 
 // deadline is a context long enough for anything on loopback.
-func deadline(t *testing.T) context.Context {
+func deadline(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -114,7 +116,7 @@ func deadline(t *testing.T) context.Context {
 }
 
 // sdk is a configuration of the AWS SDK for one set of credentials, without retries so that errors come as they are.
-func sdk(t *testing.T, s *awsemu.Server, key, secret, token string) aws.Config {
+func sdk(t testing.TB, s *awsemu.Server, key, secret, token string) aws.Config {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -125,12 +127,12 @@ func sdk(t *testing.T, s *awsemu.Server, key, secret, token string) aws.Config {
 }
 
 // gateway is the configuration of the gateway's own user.
-func gateway(t *testing.T, s *awsemu.Server) aws.Config {
+func gateway(t testing.TB, s *awsemu.Server) aws.Config {
 	return sdk(t, s, gatewayKey, gatewaySecret, "")
 }
 
 // person assumes the role for people as somebody of a team.
-func person(t *testing.T, s *awsemu.Server, name, team string) aws.Config {
+func person(t testing.TB, s *awsemu.Server, name, team string) aws.Config {
 	t.Helper()
 	out, err := sts.NewFromConfig(gateway(t, s)).AssumeRole(deadline(t), assumption(name, team))
 	if err != nil {
