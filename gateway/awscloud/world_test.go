@@ -28,12 +28,21 @@ const (
 
 func world(t *testing.T) *awsemu.Server {
 	t.Helper()
+	return worldOf(t, awsemu.Config{})
+}
+
+// worldOf is world with settings of the emulator.
+func worldOf(t *testing.T, cfg awsemu.Config) *awsemu.Server {
+	t.Helper()
 	people := awsemu.Allow([]string{"ssm:*", "ec2-instance-connect:*", "ec2:GetConsoleOutput"}, "*")
-	server, err := awsemu.Start(awsemu.Config{Accounts: []awsemu.Account{
+	cfg.Accounts = []awsemu.Account{
 		{
 			ID: prodID,
-			Users: []awsemu.User{{Name: "gateway", AccessKeyID: "AKIAEMULATORGATEWAY0", SecretAccessKey: "secret", Policy: awsemu.Allow(
-				[]string{"sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity", "ec2:Describe*", "ssm:Describe*"}, "*")}},
+			Users: []awsemu.User{
+				{Name: "gateway", AccessKeyID: "AKIAEMULATORGATEWAY0", SecretAccessKey: "secret", Policy: awsemu.Allow(
+					[]string{"sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity", "ec2:Describe*", "ssm:Describe*"}, "*")},
+				{Name: "machine", AccessKeyID: "AKIAEMULATORAGENT000", SecretAccessKey: "secret", Policy: awsemu.Allow([]string{"ssmmessages:*", "ssm:Update*"}, "*")},
+			},
 			Roles: []awsemu.Role{{Name: "ssh-people", Trust: awsemu.Trust(gatewayUser), Policy: people}},
 			Instances: []awsemu.Instance{
 				{ID: webID, Region: "eu-west-1", Tags: map[string]string{"Name": "Web", "Env": "Prod"}, PrivateIP: "10.0.0.5", PrivateDNS: "ip-10-0-0-5.eu-west-1.compute.internal"},
@@ -52,7 +61,8 @@ func world(t *testing.T) *awsemu.Server {
 				{ID: devWeb, Region: "eu-west-1", Tags: map[string]string{"Name": "web"}, PrivateIP: "10.0.0.5", Console: "boot\nlogin:"},
 			},
 		},
-	}})
+	}
+	server, err := awsemu.Start(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
