@@ -8,7 +8,7 @@ import (
 	cedar "github.com/cedar-policy/cedar-go"
 )
 
-// readAnnotations turns a policy's annotations into what Decide gives back. Annotations mean nothing to Cedar, so a misspelt one would be
+// readAnnotations turns a policy's annotations into what Decide gives back. Annotations mean nothing to Cedar, so one with a slip in it would be
 // silence where somebody wanted recording: every unknown name, value, and annotation on the wrong effect is a problem.
 func readAnnotations(policy *cedar.Policy) (*rule, []string) {
 	r := &rule{policy: policy, permit: policy.Effect() == cedar.Permit}

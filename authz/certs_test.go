@@ -200,19 +200,23 @@ func TestNarrowedAuthorities(t *testing.T) {
 		{"own CA, own list", DirectoryConfig{People: []Person{carol(`cert-authority,principals="ops" ` + text)}}, cert("ops"), "carol", ""},
 		{"own CA, other principal", DirectoryConfig{People: []Person{carol(`cert-authority,principals="ops" ` + text)}}, cert("carol"), "", ReasonWrongPrincipal},
 		{
-			"own CA makes nobody else", DirectoryConfig{People: []Person{bob(), {Name: "carol", Principals: []string{"carol"}, Keys: []string{"cert-authority " + text}}}},
+			"own CA makes nobody else",
+			DirectoryConfig{People: []Person{bob(), {Name: "carol", Principals: []string{"carol"}, Keys: []string{"cert-authority " + text}}}},
 			cert("bob"), "", ReasonWrongPrincipal,
 		},
 		{
-			"own CA, person's principal", DirectoryConfig{People: []Person{{Name: "carol", Principals: []string{"carol"}, Keys: []string{"cert-authority " + text}}}},
+			"own CA, person's principal",
+			DirectoryConfig{People: []Person{{Name: "carol", Principals: []string{"carol"}, Keys: []string{"cert-authority " + text}}}},
 			cert("carol"), "carol", "",
 		},
 		{
-			"one CA, two lines, two people", DirectoryConfig{People: []Person{alice(), carol(`cert-authority,principals="alice" ` + text)}, UserCAs: []string{text}},
+			"one CA, two lines, two people",
+			DirectoryConfig{People: []Person{alice(), carol(`cert-authority,principals="alice" ` + text)}, UserCAs: []string{text}},
 			cert("alice"), "", ReasonWrongPrincipal,
 		},
 		{
-			"one CA, two lines, one fits", DirectoryConfig{People: []Person{alice()}, UserCAs: []string{`from="10.0.0.0/8" ` + text + "\n" + `from="192.0.2.0/24" ` + text}},
+			"one CA, two lines, one fits",
+			DirectoryConfig{People: []Person{alice()}, UserCAs: []string{`from="10.0.0.0/8" ` + text + "\n" + `from="192.0.2.0/24" ` + text}},
 			cert("alice"), "alice", "",
 		},
 	} {

@@ -4,7 +4,7 @@ import "fmt"
 
 // Finding is one thing wrong with a configuration or a policy file, with its place, so that the caller can show file:line:col. NewDirectory and
 // LoadPolicy return all findings at once, joined by errors.Join; Findings takes them apart again.
-type Finding struct {
+type Finding struct { //nolint:errname // the word for it: check lists findings
 	Path    string // what it is about: "person[2].keys[0]" in a DirectoryConfig, the file's name in a policy
 	Line    int    // 1-based within that value or file; 0: the whole of it
 	Col     int    // 1-based, in bytes; 0: the whole line

@@ -47,7 +47,7 @@ const (
 
 // Refusal is the error that ends an attempt. It carries facts; the sentence that a person reads is made from them by the gateway,
 // the cause goes to the log under the same reference id.
-type Refusal struct {
+type Refusal struct { //nolint:errname // the word for it, in every package
 	Reason     Reason
 	Subject    string   // what was asked for: a target as typed, an OS user, a key fingerprint
 	Action     string   // IAM action or step that failed, e.g. "ssm:StartSession"

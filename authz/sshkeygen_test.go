@@ -116,8 +116,18 @@ func krlKeys(t *testing.T, dir string) []string {
 	}
 	shown := []string{"u1.pub", "u2.pub"}
 	for _, c := range []struct{ ca, key, serial string }{
-		{"ca1", "u1", "0"}, {"ca1", "u1", "1"}, {"ca1", "u1", "5"}, {"ca1", "u1", "9"}, {"ca1", "u1", "64"}, {"ca1", "u1", "65"}, {"ca1", "u1", "1000000"},
-		{"ca1", "u1", "9223372036854775809"}, {"ca1", "u1", "18446744073709551615"}, {"ca1", "u2", "5"}, {"ca2", "u1", "5"}, {"ca2", "u1", "9"},
+		{"ca1", "u1", "0"},
+		{"ca1", "u1", "1"},
+		{"ca1", "u1", "5"},
+		{"ca1", "u1", "9"},
+		{"ca1", "u1", "64"},
+		{"ca1", "u1", "65"},
+		{"ca1", "u1", "1000000"},
+		{"ca1", "u1", "9223372036854775809"},
+		{"ca1", "u1", "18446744073709551615"},
+		{"ca1", "u2", "5"},
+		{"ca2", "u1", "5"},
+		{"ca2", "u1", "9"},
 	} {
 		name := strings.Join([]string{c.ca, c.key, c.serial}, "-")
 		if err := os.WriteFile(filepath.Join(dir, name+".pub"), readFile(t, dir, c.key+".pub"), 0o600); err != nil {
