@@ -66,6 +66,36 @@ type client struct {
 	dir    string
 	config string
 	public string
+	inst   *instance.Instance
+	signer ssh.Signer
+}
+
+// dial logs in with the library instead of the program.
+func (c *client) dial() *library {
+	c.t.Helper()
+	conn, err := ssh.Dial("tcp", c.inst.Addr, &ssh.ClientConfig{
+		User: "ec2-user", Auth: []ssh.AuthMethod{ssh.PublicKeys(c.signer)}, HostKeyCallback: ssh.FixedHostKey(c.inst.HostKeys[0]),
+		HostKeyAlgorithms: []string{c.inst.HostKeys[0].Type()}, Timeout: 20 * time.Second,
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = conn.Close() })
+	return &library{c.t, conn}
+}
+
+type library struct {
+	t *testing.T
+	*ssh.Client
+}
+
+func (d *library) open() *ssh.Session {
+	d.t.Helper()
+	session, err := d.NewSession()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return session
 }
 
 const commandLimit = time.Minute
@@ -73,9 +103,13 @@ const commandLimit = time.Minute
 // newClient writes an ssh configuration in which the host "target" is the instance.
 func newClient(t *testing.T, inst *instance.Instance) *client {
 	t.Helper()
-	c := &client{t: t, dir: t.TempDir()}
+	c := &client{t: t, dir: t.TempDir(), inst: inst}
 	private, public := newKey(t)
 	c.public = public
+	var err error
+	if c.signer, err = ssh.ParsePrivateKey([]byte(private)); err != nil {
+		t.Fatal(err)
+	}
 	key := c.file("id", private, 0o600)
 	host, port, err := net.SplitHostPort(inst.Addr)
 	if err != nil {
