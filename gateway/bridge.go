@@ -33,8 +33,9 @@ type gatekeeper interface {
 type observer interface {
 	// channelOpened tells of a channel that both legs have accepted.
 	channelOpened(c *channelInfo)
-	// channelRequest tells of a request on c that was passed on, or with refusedSuffix on its name, that was not. A channel that was refused is
-	// told as the request "open-refused". detail is what an auditor needs: a command, a subsystem, the name of a variable; never a value or a cookie.
+	// channelRequest tells of a request on c that was passed on or, with refusedSuffix on its name, that was not; with replacedSuffix, that a forced
+	// command took its place. A channel that was refused is told as the request "open-refused". detail is what an auditor needs: a command, a
+	// subsystem, the name of a variable; never a value or a cookie.
 	channelRequest(c *channelInfo, name, detail string)
 	// channelClosed tells that both legs of c have closed; the closing fields of c are set.
 	channelClosed(c *channelInfo)
@@ -253,16 +254,19 @@ func (b *bridge) stopOpening() {
 	}
 }
 
-// takeSlot counts a channel that is being opened, or says that there are too many.
-func (b *bridge) takeSlot() (id uint64, ok bool) {
+// takeSlot counts a channel that is being opened. no says why it may not be; it is empty when it may.
+func (b *bridge) takeSlot() (id uint64, no string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closing || b.slots >= b.cfg.limits.channels {
-		return 0, false
+	switch {
+	case b.closing:
+		return 0, "the connection is ending"
+	case b.slots >= b.cfg.limits.channels:
+		return 0, "too many channels on this connection"
 	}
 	b.slots++
 	b.lastID++
-	return b.lastID, true
+	return b.lastID, ""
 }
 
 // freeSlot gives back what takeSlot gave.

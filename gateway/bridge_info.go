@@ -7,8 +7,11 @@ import (
 	"time"
 )
 
-// refusedSuffix marks, in observer.channelRequest, a request that was not passed on.
-const refusedSuffix = "-refused"
+// What observer.channelRequest finds behind the name of a request that was not passed on.
+const (
+	refusedSuffix  = "-refused"  // grants or policy said no
+	replacedSuffix = "-replaced" // a forced command was run instead, and is told next
+)
 
 // channelInfo is what audit and metrics may know of one channel.
 type channelInfo struct {

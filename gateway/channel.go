@@ -81,9 +81,9 @@ func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane) {
 		_ = nc.Reject(ssh.Prohibited, "no more sessions, as the client itself asked")
 		return
 	}
-	id, ok := b.takeSlot()
-	if !ok {
-		_ = nc.Reject(ssh.ResourceShortage, "too many channels on this connection")
+	id, no := b.takeSlot()
+	if no != "" {
+		_ = nc.Reject(ssh.ResourceShortage, no)
 		return
 	}
 	info := &channelInfo{id: id, kind: nc.ChannelType(), fromTarget: from == fromTarget, opened: time.Now()}

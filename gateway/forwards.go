@@ -201,7 +201,7 @@ func (t *forwardTable) remove(f *remoteForward) {
 	t.list = slices.DeleteFunc(t.list, func(g *remoteForward) bool { return g == f })
 }
 
-// take finds the forward that a cancel names.
+// find gives the forward that a cancel names, or nil.
 func (t *forwardTable) find(at bind) *remoteForward {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -105,6 +105,7 @@ func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)
 				chans = nil
 				continue
 			}
+			b.sign(via)
 			b.admit(nc, from, via)
 		case req, ok := <-reqs:
 			if !ok {

@@ -15,16 +15,16 @@ const originalCommand = "SSH_ORIGINAL_COMMAND"
 // internalSFTP is how certificates and keys force file transfer only (sshd_config(5), ForceCommand). It is a name for the subsystem, not a program.
 const internalSFTP = "internal-sftp"
 
-// permitted asks the policy about something on the session, and tells the refused person why.
-func (c *channel) permitted(req *ssh.Request, granted bool, action authz.Action, detail string) bool {
-	err := c.bridge.cfg.gate.permit(action, "", 0)
-	if !granted {
-		err = notGranted(string(action))
+// mayHave asks grants and policy about something beside the program. The session goes on without it, and stderr says why.
+func (c *channel) mayHave(req *ssh.Request, granted bool, action authz.Action) bool {
+	err := notGranted(string(action))
+	if granted {
+		err = c.bridge.cfg.gate.permit(action, "", 0)
 	}
 	if err == nil {
 		return true
 	}
-	c.refuse(req, detail, err)
+	c.refuse(req, "", err)
 	c.tell(c.bridge.cfg.text(err))
 	_ = req.Reply(false, nil)
 	return false
@@ -67,7 +67,7 @@ func (c *channel) askEnv(req *ssh.Request) {
 
 // askX11 relays x11-req. The mark is set before the request leaves: the machine's first x11 open may overtake the answer.
 func (c *channel) askX11(req *ssh.Request) {
-	if !c.permitted(req, c.bridge.cfg.grants.X11Forwarding, authz.ActionX11, "") {
+	if !c.mayHave(req, c.bridge.cfg.grants.X11Forwarding, authz.ActionX11) {
 		return
 	}
 	c.bridge.mu.Lock()
@@ -79,7 +79,7 @@ func (c *channel) askX11(req *ssh.Request) {
 
 // askAgent relays the request to forward the agent. OpenSSH wants no answer to it, so a refusal shows on stderr only.
 func (c *channel) askAgent(req *ssh.Request) {
-	if !c.permitted(req, c.bridge.cfg.grants.AgentForwarding, authz.ActionAgentForward, "") {
+	if !c.mayHave(req, c.bridge.cfg.grants.AgentForwarding, authz.ActionAgentForward) {
 		return
 	}
 	c.bridge.mu.Lock()
@@ -148,13 +148,12 @@ func (c *channel) askProgram(req *ssh.Request) {
 	if force != "" {
 		run = forced(force)
 	}
-	if !c.permitted(req, true, run.action(), asked.command) {
+	if err := c.bridge.cfg.gate.permit(run.action(), "", 0); err != nil {
+		c.refuseProgram(req, asked, err)
 		return
 	}
-	if force != "" && asked.command != "" {
-		// Usually refused by the machine's AcceptEnv; sshd's own way of passing it is not open to us.
-		variable := struct{ Name, Value string }{originalCommand, asked.command}
-		_, _ = c.target.ch.SendRequest("env", false, ssh.Marshal(variable))
+	if force != "" {
+		c.passOriginal(asked)
 	}
 	c.bridge.cfg.watch.channelRequest(c.info, run.request, run.command)
 	agreed, err := c.target.ch.SendRequest(run.request, req.WantReply, run.payload())
@@ -162,6 +161,30 @@ func (c *channel) askProgram(req *ssh.Request) {
 	if err == nil && (agreed || !req.WantReply) {
 		c.started()
 	}
+}
+
+// passOriginal tells a forced command, and the audit, what was asked for. Most machines' AcceptEnv drops the variable; sshd's own way of setting it is not
+// open to us.
+func (c *channel) passOriginal(asked program) {
+	c.bridge.cfg.watch.channelRequest(c.info, asked.request+replacedSuffix, asked.command)
+	if asked.command != "" {
+		variable := struct{ Name, Value string }{originalCommand, asked.command}
+		_, _ = c.target.ch.SendRequest("env", false, ssh.Marshal(variable))
+	}
+}
+
+// refusedStatus is the exit status of a program that may not be run. It is what ssh itself uses for failures that are not the program's.
+const refusedStatus = 255
+
+// refuseProgram plays a program that says why not. After a plain failure OpenSSH prints "exec request failed" and throws away what came before it on
+// stderr, so the person would never learn the reason.
+func (c *channel) refuseProgram(req *ssh.Request, asked program, err error) {
+	c.refuse(req, asked.command, err)
+	c.info.cause = err
+	_ = req.Reply(true, nil)
+	c.tell(c.bridge.cfg.text(err))
+	_, _ = c.client.ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{refusedStatus}))
+	_ = c.client.ch.Close() // the client's answer to it ends the machine's half
 }
 
 // passSignal relays signal and break, which an audit wants to see.

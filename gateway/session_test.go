@@ -299,12 +299,8 @@ func TestGrantsAndPolicyGuardTheSession(t *testing.T) {
 		"x11 without grant":   {grants: authz.ChannelGrants{PTY: true}, request: "x11-req"},
 		"x11 by policy":       {grants: allGrants, forbid: authz.ActionX11, request: "x11-req"},
 		"shell":               {grants: allGrants, request: "shell", allowed: true},
-		"shell by policy":     {grants: allGrants, forbid: authz.ActionShell, request: "shell"},
-		"exec by policy":      {grants: allGrants, forbid: authz.ActionExec, request: "exec", payload: command},
 		"exec is not shell":   {grants: allGrants, forbid: authz.ActionShell, request: "exec", payload: command, allowed: true},
-		"sftp by policy":      {grants: allGrants, forbid: authz.ActionSFTP, request: "subsystem", payload: sftp},
 		"sftp is not exec":    {grants: allGrants, forbid: authz.ActionExec, request: "subsystem", payload: sftp, allowed: true},
-		"other subsystem":     {grants: allGrants, forbid: authz.ActionExec, request: "subsystem", payload: command},
 		"malformed exec":      {grants: allGrants, request: "exec", payload: []byte{0, 0, 0, 9, 'x'}},
 		"malformed env":       {grants: allGrants, request: "env", payload: []byte{1}},
 		"exit-status upward":  {grants: allGrants, request: "exit-status", payload: []byte{0, 0, 0, 0}},
@@ -343,24 +339,46 @@ func TestGrantsAndPolicyGuardTheSession(t *testing.T) {
 	}
 }
 
-func TestRefusalIsTold(t *testing.T) {
-	r := newRig(t, rigOptions{onOpen: runProgram(func(ssh.Channel, string) {})})
-	r.gate.forbid = map[authz.Action]bool{authz.ActionExec: true}
-	ch, reqs := r.channel(t, "session", nil)
-	go ssh.DiscardRequests(reqs)
-	told := make(chan string, 1)
-	go func() {
-		line := make([]byte, 200)
-		n, _ := ch.Stderr().Read(line)
-		told <- string(line[:n])
-	}()
-	if ok, _ := ch.SendRequest("exec", true, ssh.Marshal(struct{ S string }{"id"})); ok {
-		t.Error("exec was allowed")
+func TestForbiddenProgramSaysWhyAndNeverRuns(t *testing.T) {
+	for name, c := range map[string]struct {
+		forbid  authz.Action
+		request string
+		payload []byte
+	}{
+		"shell":           {authz.ActionShell, "shell", nil},
+		"exec":            {authz.ActionExec, "exec", ssh.Marshal(struct{ S string }{"id"})},
+		"sftp":            {authz.ActionSFTP, "subsystem", ssh.Marshal(struct{ S string }{"sftp"})},
+		"other subsystem": {authz.ActionExec, "subsystem", ssh.Marshal(struct{ S string }{"netconf"})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{onOpen: runProgram(func(_ ssh.Channel, what string) { t.Errorf("%s ran", what) })})
+			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
+			ch, reqs := r.channel(t, "session", nil)
+			status := make(chan string, 8)
+			go func() {
+				defer close(status)
+				for req := range reqs {
+					status <- fmt.Sprintf("%s %v", req.Type, req.Payload)
+				}
+			}()
+			if _, err := ch.SendRequest(c.request, true, c.payload); err != nil {
+				t.Fatal(err)
+			}
+			if told, _ := io.ReadAll(ch.Stderr()); string(told) != "text: not_permitted subject="+string(c.forbid)+"\r\n" {
+				t.Errorf("stderr: %q", told)
+			}
+			if got := receive(t, status, "the status"); got != "exit-status [0 0 0 255]" {
+				t.Errorf("got %s", got)
+			}
+			_ = ch.Close()
+			if info := receive(t, r.watch.closed, "the end"); info.cause == nil || info.exitStatus != nil {
+				t.Errorf("audit: cause %v, status %v", info.cause, info.exitStatus)
+			}
+			if got := r.watch.requests; len(got) != 1 || !strings.HasPrefix(got[0], c.request+refusedSuffix) {
+				t.Errorf("audit: %v", got)
+			}
+		})
 	}
-	if got := receive(t, told, "the sentence"); !strings.HasPrefix(got, "text: not_permitted") || !strings.HasSuffix(got, "\r\n") {
-		t.Errorf("stderr: %q", got)
-	}
-	_ = ch.Close()
 }
 
 func TestForcedCommandReplacesEverything(t *testing.T) {
