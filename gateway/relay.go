@@ -73,9 +73,10 @@ func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, e
 		_ = port.Close()
 		return fmt.Errorf("accept the port: %w", err)
 	}
+	reqs, left := closeNotice(reqs)
 	client := newChanConn(stream, reqs, v.conn.raw.LocalAddr(), v.conn.raw.RemoteAddr())
 	began := time.Now()
-	in, out, err := relay(v.ctx, client, port, v.conn.srv.cfg.Limits.PortLinger)
+	in, out, err := relay(v.ctx, client, port, left, v.conn.srv.cfg.Limits.PortLinger)
 	e = v.event(EventChannelClosed)
 	inspected := false
 	e.SessionID, e.ChannelType, e.Direction, e.Destination = sessionID, "direct-tcpip", "client", destination(r.named, r.port)
@@ -92,39 +93,61 @@ var relayBuffers = sync.Pool{New: func() any { b := make([]byte, relayBuffer); r
 
 // relay copies between client and port until both directions have ended, and closes both. Half-closes travel where port can carry one. Where it cannot,
 // the end of the client's side leaves the answer linger time, counted anew from each byte, because many protocols end their question with their input.
-func relay(ctx context.Context, client, port net.Conn, linger time.Duration) (in, out int64, err error) {
+// left is closed when the client has gone altogether, which a Read cannot tell from the end of its side: then nobody waits for an answer.
+func relay(ctx context.Context, client, port net.Conn, left <-chan struct{}, linger time.Duration) (in, out int64, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = client.Close(); _ = port.Close() })
 	defer stop()
-	answered := &stirred{Conn: port}
+	answer := &stirred{Conn: port, over: make(chan struct{})}
 	var up, down error
 	var both sync.WaitGroup
 	both.Go(func() {
 		in, up = copyPooled(port, client)
-		if up != nil {
-			_ = port.Close()
-			return
+		if up == nil {
+			up = endInput(port, answer, linger)
 		}
-		if half, ok := port.(interface{ CloseWrite() error }); ok {
-			up = half.CloseWrite()
-			return
+		if up == nil {
+			select {
+			case <-left:
+			case <-answer.over:
+			}
 		}
-		answered.endAfter(linger)
+		_ = port.Close()
 	})
 	both.Go(func() {
-		out, down = copyPooled(client, answered)
-		answered.done()
+		out, down = copyPooled(client, answer)
+		answer.done()
 		if half, ok := client.(interface{ CloseWrite() error }); ok && down == nil {
 			_ = half.CloseWrite()
 		}
 		_ = client.Close() // what the client would still say has nobody to hear it
 	})
 	both.Wait()
-	_ = port.Close()
-	_ = client.Close()
 	if ctx.Err() != nil {
 		return in, out, context.Cause(ctx)
 	}
 	return in, out, relayError(up, down)
+}
+
+// endInput tells the machine that the client has no more to say, as well as port can.
+func endInput(port net.Conn, answer *stirred, linger time.Duration) error {
+	if half, ok := port.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	answer.endAfter(linger)
+	return nil
+}
+
+// closeNotice passes requests on and closes the second channel when they have ended, which is when the peer has closed.
+func closeNotice(reqs <-chan *ssh.Request) (passed <-chan *ssh.Request, left <-chan struct{}) {
+	out, gone := make(chan *ssh.Request), make(chan struct{})
+	go func() { // ends with the channel; whoever serves passed never stops before
+		defer close(gone)
+		defer close(out)
+		for req := range reqs {
+			out <- req
+		}
+	}()
+	return out, gone
 }
 
 // relayError tells an end in good order from a fault: each side closing under the other's copy is how a connection ends.
@@ -144,14 +167,15 @@ func copyPooled(dst io.Writer, src io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, *buffer)
 }
 
-// stirred is a connection that can be told to close after a time without a byte.
+// stirred is a connection that can be told to end after a time without a byte.
 type stirred struct {
 	net.Conn
-	last atomic.Int64 // unix nanoseconds of the last byte
+	last atomic.Int64  // unix nanoseconds of the last byte
+	over chan struct{} // closed when reading has ended, or it was still for too long
 
 	mu    sync.Mutex
 	timer *time.Timer
-	over  bool
+	ended bool
 }
 
 // Read notes the time.
@@ -161,11 +185,11 @@ func (s *stirred) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// endAfter closes the connection when it has been still for pause.
+// endAfter ends it when it has been still for pause.
 func (s *stirred) endAfter(pause time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
+	if s.ended {
 		return
 	}
 	s.last.Store(time.Now().UnixNano())
@@ -173,24 +197,27 @@ func (s *stirred) endAfter(pause time.Duration) {
 }
 
 func (s *stirred) check(pause time.Duration) {
+	still := time.Since(time.Unix(0, s.last.Load()))
+	if still >= pause {
+		s.done()
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
-		return
-	}
-	still := time.Since(time.Unix(0, s.last.Load()))
-	if still < pause {
+	if !s.ended {
 		s.timer.Reset(pause - still)
-		return
 	}
-	go func() { _ = s.Close() }() // politely, which may take a moment: not under the lock; relay closes it again and so waits for it
 }
 
 // done ends the watch.
 func (s *stirred) done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true
+	if s.ended {
+		return
+	}
+	s.ended = true
+	close(s.over)
 	if s.timer != nil {
 		s.timer.Stop()
 	}

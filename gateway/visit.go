@@ -29,13 +29,13 @@ type visit struct {
 
 	mu      sync.Mutex
 	route   route // the OS user and what follows from it are filled in once, at the inner login
-	allowed map[ask]struct{}
+	allowed map[granted]struct{}
 	until   time.Time   // the end that the shortest @max_session sets; zero: none
 	expiry  *time.Timer // that ends it then
 }
 
-// ask is one thing that was allowed during a stay.
-type ask struct {
+// granted is one thing that was allowed during a stay.
+type granted struct {
 	action authz.Action
 	host   string
 	port   int
@@ -46,7 +46,7 @@ const asksKept = 1024
 
 // newVisit registers a stay. end must follow.
 func (c *conn) newVisit(r route, mode, ref string) *visit {
-	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), route: r, allowed: map[ask]struct{}{}}
+	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), route: r, allowed: map[granted]struct{}{}}
 	v.log = c.log.With("ref", ref, "target", r.named, "instance", r.target.Place())
 	v.ctx, v.cancel = context.WithCancelCause(c.ctx)
 	v.shorten(r.obligations.MaxSession)
@@ -120,7 +120,7 @@ func (v *visit) permit(action authz.Action, destHost string, destPort int) error
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.allowed) < asksKept {
-		v.allowed[ask{action, destHost, destPort}] = struct{}{}
+		v.allowed[granted{action, destHost, destPort}] = struct{}{}
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (v *visit) shorten(limit time.Duration) {
 func (v *visit) recheck(now *rules) {
 	v.mu.Lock()
 	r := v.route
-	asked := make([]ask, 0, len(v.allowed))
+	asked := make([]granted, 0, len(v.allowed))
 	for a := range v.allowed {
 		asked = append(asked, a)
 	}
