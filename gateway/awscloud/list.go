@@ -63,7 +63,7 @@ func (c *Cloud) listPlace(ctx context.Context, p place) ([]*authz.Instance, erro
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := c.managed(ctx, p, "PingStatus", "Online")
+	nodes, err := c.managed(ctx, p, filterBy("ResourceType", "ManagedInstance"), filterBy("PingStatus", "Online"))
 	if err != nil { // hybrid nodes are rare, and many inventory roles may not ask for them
 		c.log.DebugContext(ctx, "hybrid nodes are missing from the list", "account", p.account.ID, "region", p.region, "err", err)
 		return all, nil

@@ -20,9 +20,14 @@ const (
 	tagReaders            = 4
 )
 
-// managed lists the hybrid nodes (mi-…) of a place that pass the filter, with their tags: policy may depend on them, so a node whose tags
+// filterBy is one filter of DescribeInstanceInformation; several must all pass.
+func filterBy(key, value string) ssmtypes.InstanceInformationStringFilter {
+	return ssmtypes.InstanceInformationStringFilter{Key: aws.String(key), Values: []string{value}}
+}
+
+// managed lists the hybrid nodes (mi-…) of a place that pass the filters, with their tags: policy may depend on them, so a node whose tags
 // cannot be read is not given at all.
-func (c *Cloud) managed(ctx context.Context, p place, key, value string) ([]*authz.Instance, error) {
+func (c *Cloud) managed(ctx context.Context, p place, filters ...ssmtypes.InstanceInformationStringFilter) ([]*authz.Instance, error) {
 	client, err := c.inventory(p)
 	if err != nil {
 		return nil, err
@@ -32,10 +37,7 @@ func (c *Cloud) managed(ctx context.Context, p place, key, value string) ([]*aut
 		return nil, err
 	}
 	var found []*authz.Instance
-	in := &ssm.DescribeInstanceInformationInput{
-		Filters:    []ssmtypes.InstanceInformationStringFilter{{Key: aws.String(key), Values: []string{value}}},
-		MaxResults: aws.Int32(managedPageSize),
-	}
+	in := &ssm.DescribeInstanceInformationInput{Filters: filters, MaxResults: aws.Int32(managedPageSize)}
 	for range maxPages {
 		out, err := invoke(ctx, c, client.call(actionDescribeManaged, retrySafe), func(ctx context.Context) (*ssm.DescribeInstanceInformationOutput, error) {
 			return client.ssm.DescribeInstanceInformation(ctx, in)

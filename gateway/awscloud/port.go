@@ -36,7 +36,7 @@ func (c *Cloud) StartPort(ctx context.Context, role authz.Role, on *authz.Instan
 	}
 	info := client.call(actionStartSession, retryUnsent)
 	if err := c.take(ctx, info); err != nil {
-		return ssmproto.Grant{}, err
+		return ssmproto.Grant{}, c.about(on, err)
 	}
 	out, err := invoke(ctx, c, info, func(ctx context.Context) (*ssm.StartSessionOutput, error) { return client.ssm.StartSession(ctx, in) })
 	if err != nil {
@@ -81,7 +81,7 @@ func oneLine(text string) string {
 	return text
 }
 
-// streamURL is the URL as received, but for one thing: StartSession gives the ordinary host also at a FIPS endpoint.
+// streamURL is the URL as received, but for one thing: whoever asked for FIPS endpoints gets none that is not, whatever StartSession names.
 func streamURL(received string, fips bool) string {
 	if !fips {
 		return received

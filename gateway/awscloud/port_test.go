@@ -31,7 +31,9 @@ func TestDocuments(t *testing.T) {
 		{"AWS's own, ssh", Account{}, 22, startRequest{DocumentName: "AWS-StartSSHSession", Parameters: map[string][]string{"portNumber": {"22"}}}},
 		{"AWS's own, other", Account{}, 5432, startRequest{DocumentName: "AWS-StartPortForwardingSession", Parameters: map[string][]string{"portNumber": {"5432"}}}},
 		{
-			"a company's own", Account{SSHDocument: "Corp-SSH", PortDocument: "Corp-Port", PortParameter: "port"}, 80,
+			"a company's own",
+			Account{SSHDocument: "Corp-SSH", PortDocument: "Corp-Port", PortParameter: "port"},
+			80,
 			startRequest{DocumentName: "Corp-Port", Parameters: map[string][]string{"port": {"80"}}},
 		},
 		{"without parameter", Account{SSHDocument: "Corp-SSH", SSHFixedPort: true}, 22, startRequest{DocumentName: "Corp-SSH"}},

@@ -28,7 +28,7 @@ func (c *Cloud) PushKey(ctx context.Context, role authz.Role, on *authz.Instance
 	}
 	info := client.call(actionPushKey, retrySafe)
 	if err := c.take(ctx, info); err != nil {
-		return err
+		return c.about(on, err)
 	}
 	line := string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
 	_, err = invoke(ctx, c, info, func(ctx context.Context) (*ec2instanceconnect.SendSSHPublicKeyOutput, error) {

@@ -177,7 +177,7 @@ func (c *Cloud) search(ctx context.Context, places []place, t *target) ([]*authz
 
 func (c *Cloud) lookIn(ctx context.Context, p place, t *target) ([]*authz.Instance, error) {
 	if t.form == formManaged {
-		return c.managed(ctx, p, "InstanceIds", t.base)
+		return c.managed(ctx, p, filterBy("InstanceIds", t.base))
 	}
 	query := t.query()
 	return c.describe(ctx, p, query.filters, query.keep)

@@ -3,9 +3,11 @@ package awscloud
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -225,5 +227,24 @@ func TestCallerIdentityAndList(t *testing.T) {
 	}
 	if n := len(callsOf(server, "DescribeInstances")); n != 3 {
 		t.Errorf("listing twice cost %d calls, want one for each place", n)
+	}
+}
+
+// TestRenewal: credentials are used until five minutes before their end.
+func TestRenewal(t *testing.T) {
+	for left, want := range map[time.Duration]int{4 * time.Minute: 2, 10 * time.Minute: 1} {
+		fake := newFakeAWS(t)
+		fake.answer("AssumeRole", http.StatusOK, `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>ASIAEXAMPLE</AccessKeyId>
+			<SecretAccessKey>x</SecretAccessKey><SessionToken>t</SessionToken><Expiration>`+time.Now().Add(left).UTC().Format(time.RFC3339)+`</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`)
+		fake.answer("SendSSHPublicKey", http.StatusOK, `{"RequestId":"r","Success":true}`)
+		c := cloudAt(t, fake.URL, Config{})
+		for range 2 {
+			if err := c.PushKey(t.Context(), person(testRole, "alice", nil), testInstance, "ec2-user", testKey(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(fake.bodies("AssumeRole")); n != want {
+			t.Errorf("with %s left: assumed %d times, want %d", left, n, want)
+		}
 	}
 }
