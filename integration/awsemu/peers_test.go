@@ -191,8 +191,16 @@ type talk struct {
 	agent   *peer
 }
 
-// startTalk starts a session to the web server as alice and connects both sides.
+// startTalk starts a session to the web server and waits until both sides are connected.
 func startTalk(t testing.TB, s *awsemu.Server, as aws.Config) *talk {
+	t.Helper()
+	talk := startTalkOf(t, s, as)
+	waitInfo(t, s, talk.id, func(i awsemu.SessionInfo) bool { return i.Status == awsemu.StatusConnected })
+	return talk
+}
+
+// startTalkOf is startTalk for sessions that may not live long.
+func startTalkOf(t testing.TB, s *awsemu.Server, as aws.Config) *talk {
 	t.Helper()
 	control := attachAgent(t, s, webID)
 	out, err := ssmClient(as).StartSession(deadline(t), &ssm.StartSessionInput{Target: aws.String(webID), DocumentName: aws.String("AWS-StartSSHSession")})
@@ -205,7 +213,6 @@ func startTalk(t testing.TB, s *awsemu.Server, as aws.Config) *talk {
 	}
 	talk.agent = control.join(talk.id)
 	talk.client = dial(t, talk.url, *out.TokenValue)
-	waitInfo(t, s, talk.id, func(i awsemu.SessionInfo) bool { return i.Status == awsemu.StatusConnected })
 	return talk
 }
 

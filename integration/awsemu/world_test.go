@@ -3,6 +3,7 @@ package awsemu_test
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,3 +149,10 @@ var (
 	stsClient     = func(c aws.Config) *sts.Client { return sts.NewFromConfig(c) }
 	kmsClient     = func(c aws.Config) *kms.Client { return kms.NewFromConfig(c) }
 )
+
+// clock is a time that tests move.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
+func (c *clock) use(cfg *config)         { cfg.Now = c.now }
