@@ -9,7 +9,6 @@ import (
 	cedar "github.com/cedar-policy/cedar-go"
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
-	"github.com/cedar-policy/cedar-go/x/exp/batch"
 	"github.com/cedar-policy/cedar-go/x/exp/eval"
 )
 
@@ -19,33 +18,43 @@ import (
 // obligation wins, and one that a permit does not mention counts as its default; two different @role are an error.
 //
 // A jump names its target before its OS user. ActionConnect with an empty OSUser asks whether there can be a user name for which the answer is yes:
-// conditions on context.osUser count as met in permits and as not met in forbids. Ask again when the name is known.
+// conditions on context.osUser count as met in permits and as not met in forbids. Inner authentication and mode are then the strictest of all that
+// may hold; role, session limit and recording are those that hold for every user. Ask again when the name is known.
+//
+// ActionForwardLocal may have no OS user for good: a tunnel to a port of the machine logs in as nobody, and policies see the empty name.
 func (p *Policy) Decide(req Request) Decision {
 	if req.Identity == nil || req.Instance == nil || actionGroups[req.Action] == "" {
 		return deny(ReasonNotPermitted, "")
 	}
-	if req.OSUser == "" && req.Action != ActionConnect {
+	if req.OSUser == "" && req.Action != ActionConnect && req.Action != ActionForwardLocal {
 		return deny(ReasonBadOSUser, "")
 	}
 	if d, denied := grantsDenial(req); denied {
 		return d
 	}
-	var permits, forbids []string
-	var failed []string
-	if req.OSUser == "" {
-		permits, forbids, failed = p.matchAnyUser(req)
+	var m matched
+	if req.OSUser == "" && req.Action == ActionConnect {
+		m = p.matchAnyUser(req)
 	} else {
-		permits, forbids, failed = p.match(req)
+		m = p.match(req)
 	}
 	switch {
-	case len(failed) > 0:
-		return deny(ReasonPolicyError, "", failed...)
-	case len(forbids) > 0:
-		return deny(ReasonNotPermitted, p.messages(forbids), forbids...)
-	case len(permits) == 0:
+	case len(m.failed) > 0:
+		return deny(ReasonPolicyError, "", m.failed...)
+	case len(m.forbids) > 0:
+		return deny(ReasonNotPermitted, p.messages(m.forbids), m.forbids...)
+	case len(m.permits)+len(m.possible) == 0:
 		return deny(ReasonNotPermitted, "")
 	}
-	return p.allow(permits)
+	return p.allow(m)
+}
+
+// matched is which policies hold, by @id, sorted.
+type matched struct {
+	permits  []string
+	possible []string // permits that hold for some OS user, where it is not known
+	forbids  []string
+	failed   []string
 }
 
 func deny(reason Reason, message string, policies ...string) Decision {
@@ -53,26 +62,31 @@ func deny(reason Reason, message string, policies ...string) Decision {
 }
 
 // match evaluates the compiled policies.
-func (p *Policy) match(req Request) (permits, forbids, failed []string) {
+func (p *Policy) match(req Request) matched {
+	var m matched
 	decision, diag := cedar.Authorize(p.set, newFacts(req), cedarRequest(req, cedar.String(req.OSUser)))
 	for _, e := range diag.Errors {
-		failed = append(failed, string(e.PolicyID))
+		m.failed = append(m.failed, string(e.PolicyID))
 	}
 	ids := make([]string, 0, len(diag.Reasons))
 	for _, r := range diag.Reasons {
 		ids = append(ids, string(r.PolicyID))
 	}
 	slices.Sort(ids)
-	slices.Sort(failed)
+	slices.Sort(m.failed)
 	if decision == cedar.Allow {
-		return ids, nil, failed
+		m.permits = ids
+	} else {
+		m.forbids = ids
 	}
-	return nil, ids, failed
+	return m
 }
 
-// matchAnyUser evaluates with the OS user left open. Partial evaluation leaves no condition of a policy that holds; one that is left is an error.
-func (p *Policy) matchAnyUser(req Request) (permits, forbids, failed []string) {
-	question := cedarRequest(req, batch.Ignore())
+// matchAnyUser evaluates with the OS user left open. Of a policy that holds whoever the user is, partial evaluation leaves no condition; of one that
+// depends on the user, or fails, it leaves those that do.
+func (p *Policy) matchAnyUser(req Request) matched {
+	var m matched
+	question := cedarRequest(req, eval.Variable("osUser"))
 	env := eval.Env{
 		Principal: question.Principal, Action: question.Action, Resource: question.Resource, Context: question.Context,
 		Entities: newFacts(req),
@@ -82,23 +96,30 @@ func (p *Policy) matchAnyUser(req Request) (permits, forbids, failed []string) {
 		rest, holds := eval.PartialPolicy(env, (*ast.Policy)(r.policy.AST()))
 		switch {
 		case !holds:
-		case len(rest.Conditions) > 0:
-			failed = append(failed, id)
+		case slices.ContainsFunc(rest.Conditions, failsAlways):
+			m.failed = append(m.failed, id)
+		case len(rest.Conditions) > 0 && r.permit:
+			m.possible = append(m.possible, id)
+		case len(rest.Conditions) > 0: // a forbid of some users: asked again when the user is known
 		case r.permit:
-			permits = append(permits, id)
+			m.permits = append(m.permits, id)
 		default:
-			forbids = append(forbids, id)
+			m.forbids = append(m.forbids, id)
 		}
 	}
-	return permits, forbids, failed
+	return m
+}
+
+func failsAlways(c ast.ConditionType) bool {
+	_, failed := eval.ToPartialError(c.Body)
+	return failed
 }
 
 // allow combines the obligations of the permits that matched.
-func (p *Policy) allow(permits []string) Decision {
-	d := Decision{Allow: true, Policies: permits, Obligations: Obligations{InnerAuth: InnerAuthConnection, Mode: ModePassthrough}}
-	all := &d.Obligations
+func (p *Policy) allow(m matched) Decision {
+	all := Obligations{InnerAuth: InnerAuthConnection, Mode: ModePassthrough}
 	roleFrom := ""
-	for _, id := range permits {
+	for _, id := range m.permits {
 		one := p.rules[cedar.PolicyID(id)].obligations
 		if one.Role != "" && all.Role != "" && one.Role != all.Role {
 			return deny(ReasonPolicyError, fmt.Sprintf("policies %q and %q name different roles", roleFrom, id), roleFrom, id)
@@ -110,14 +131,26 @@ func (p *Policy) allow(permits []string) Decision {
 			all.MaxSession = one.MaxSession
 		}
 		all.Record = all.Record || one.Record
-		if one.InnerAuth == InnerAuthKey {
-			all.InnerAuth = InnerAuthKey
-		}
-		if one.Mode == ModeInspected || one.Record { // bytes alone cannot be recorded
-			all.Mode = ModeInspected
-		}
+		all.restrict(one)
 	}
-	return d
+	for _, id := range m.possible {
+		one := p.rules[cedar.PolicyID(id)].obligations
+		all.RoleOpen = all.RoleOpen || one.Role != "" && one.Role != all.Role
+		all.restrict(one)
+	}
+	policies := slices.Concat(m.permits, m.possible)
+	slices.Sort(policies)
+	return Decision{Allow: true, Policies: policies, Obligations: all}
+}
+
+// restrict keeps the stricter inner authentication and mode.
+func (o *Obligations) restrict(one Obligations) {
+	if one.InnerAuth == InnerAuthKey {
+		o.InnerAuth = InnerAuthKey
+	}
+	if one.Mode == ModeInspected || one.Record { // bytes alone cannot be recorded
+		o.Mode = ModeInspected
+	}
 }
 
 // messages joins what the forbidding policies want the person to know.

@@ -96,14 +96,14 @@ func TestDecideIncompleteRequests(t *testing.T) {
 		req  Request
 		want Reason
 	}{
-		"zero":              {Request{}, ReasonNotPermitted},
-		"no identity":       {ask(ActionShell, func(r *Request) { r.Identity = nil }), ReasonNotPermitted},
-		"no instance":       {ask(ActionShell, func(r *Request) { r.Instance = nil }), ReasonNotPermitted},
-		"no action":         {ask("", nil), ReasonNotPermitted},
-		"an action group":   {ask("session", nil), ReasonNotPermitted},
-		"unknown action":    {ask("reboot", nil), ReasonNotPermitted},
-		"shell as nobody":   {ask(ActionShell, func(r *Request) { r.OSUser = "" }), ReasonBadOSUser},
-		"forward as nobody": {ask(ActionForwardLocal, func(r *Request) { r.OSUser = "" }), ReasonBadOSUser},
+		"zero":             {Request{}, ReasonNotPermitted},
+		"no identity":      {ask(ActionShell, func(r *Request) { r.Identity = nil }), ReasonNotPermitted},
+		"no instance":      {ask(ActionShell, func(r *Request) { r.Instance = nil }), ReasonNotPermitted},
+		"no action":        {ask("", nil), ReasonNotPermitted},
+		"an action group":  {ask("session", nil), ReasonNotPermitted},
+		"unknown action":   {ask("reboot", nil), ReasonNotPermitted},
+		"shell as nobody":  {ask(ActionShell, func(r *Request) { r.OSUser = "" }), ReasonBadOSUser},
+		"listen as nobody": {ask(ActionForwardRemote, func(r *Request) { r.OSUser = "" }), ReasonBadOSUser},
 	} {
 		if d := BuiltinPolicy().Decide(c.req); d.Allow || d.Reason != c.want {
 			t.Errorf("%s: %+v", name, d)
@@ -244,6 +244,39 @@ func TestDecideGrants(t *testing.T) {
 		if d.Allow != c.want || !c.want && (d.Reason != ReasonNotPermitted || d.Message == "") {
 			t.Errorf("%s: %+v", c.name, d)
 		}
+	}
+}
+
+// While the OS user is not known, what depends on the user is left open, and what may have to be strict is.
+func TestDecideUserUnknown(t *testing.T) {
+	root := ` when { context.osUser == "root" };` + "\n"
+	permit := func(id, annotations string) string {
+		return `@id("` + id + `") ` + annotations + ` permit (principal, action, resource)`
+	}
+	for _, c := range []struct {
+		name, text string
+		want       Obligations
+	}{
+		{"a role for one user", permit("a", `@role("`+roleA+`")`) + root, Obligations{RoleOpen: true}},
+		{"a role for one user, another for all", permit("a", `@role("`+roleA+`")`) + root + permit("b", `@role("`+roleC+`")`) + ";", Obligations{Role: roleC, RoleOpen: true}},
+		{"the same role", permit("a", `@role("`+roleA+`")`) + root + permit("b", `@role("`+roleA+`")`) + ";", Obligations{Role: roleA}},
+		{"a limit for one user", permit("a", `@max_session("1m") @record("required")`) + root + permit("b", `@max_session("4h")`) + ";", Obligations{MaxSession: 4 * time.Hour}},
+		{"a waiver for one user", permit("a", `@inner_auth("connection")`) + root, Obligations{InnerAuth: InnerAuthConnection}},
+		{"a waiver, but not for one user", permit("a", ``) + root + permit("b", `@inner_auth("connection") @mode("passthrough")`) + ";", Obligations{}},
+		{"a forbid for one user", permit("a", ``) + ";" + `@id("f") forbid (principal, action, resource)` + root, Obligations{}},
+	} {
+		d := loadText(t, c.text).Decide(ask(ActionConnect, func(r *Request) { r.OSUser = "" }))
+		if !d.Allow || !reflect.DeepEqual(d.Obligations, c.want) {
+			t.Errorf("%s: %+v\nwant %+v", c.name, d, c.want)
+		}
+	}
+	forbidAll := loadText(t, permit("a", "")+";"+`@id("f") forbid (principal, action, resource) unless { context.osUser == "x" && false };`)
+	if d := forbidAll.Decide(ask(ActionConnect, func(r *Request) { r.OSUser = "x" })); d.Allow {
+		t.Errorf("forbidden to all: %+v", d)
+	}
+	tunnel := loadText(t, permit("a", "")+` when { context.osUser == "" };`)
+	if d := tunnel.Decide(ask(ActionForwardLocal, func(r *Request) { r.OSUser, r.DestHost, r.DestPort = "", "i-abc", 5432 })); !d.Allow {
+		t.Errorf("a tunnel logs in as nobody: %+v", d)
 	}
 }
 

@@ -108,6 +108,7 @@ type Decision struct {
 // Obligations are the annotations of the permits that matched; where several did, the strictest wins.
 type Obligations struct {
 	Role       string        // @role: the IAM role to assume instead of the mapped one
+	RoleOpen   bool          // only where the OS user was not known: Role depends on the user, so do nothing as any role before asking again
 	MaxSession time.Duration // @max_session; 0: none
 	Record     bool          // @record("required")
 	InnerAuth  InnerAuth     // @inner_auth

@@ -108,3 +108,28 @@ func TestActionsMatchTheSchema(t *testing.T) {
 		t.Errorf("%d actions and %d groups in the schema, %d actions here", len(resolved.Actions)-groups, groups, len(actionEntities))
 	}
 }
+
+func TestCheckNames(t *testing.T) {
+	p := loadText(t, `
+@id("a") permit (principal in Group::"dev", action, resource) when { principal == User::"alice" || principal in [Group::"ops", Group::"dba"] };
+@id("b") forbid (principal == User::"alcie", action, resource);
+@id("c") forbid (principal is User in Group::"dvelopers", action, resource) unless { principal is User in Group::"opps" };
+`)
+	d := directory(t, DirectoryConfig{People: []Person{{Name: "alice"}}, Groups: []Group{{Name: "dev"}, {Name: "ops"}}})
+	var got []string
+	for _, f := range Findings(p.CheckNames(d)) {
+		got = append(got, f.Error())
+	}
+	want := []string{
+		`test.cedar:2:1: policy "a": Group::"dba" is not configured`,
+		`test.cedar:3:1: policy "b": User::"alcie" is not configured`,
+		`test.cedar:4:1: policy "c": Group::"dvelopers" is not configured`,
+		`test.cedar:4:1: policy "c": Group::"opps" is not configured`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	if err := BuiltinPolicy().CheckNames(d); err != nil {
+		t.Error(err)
+	}
+}

@@ -36,7 +36,7 @@ var (
 	targetPattern = regexp.MustCompile(`^[A-Za-z0-9_:][A-Za-z0-9._:/+=-]*$`)
 	numbersOnly   = regexp.MustCompile(`^([0-9.]+|0[xX][0-9A-Fa-f.xX]*)$`)
 	// labelPattern is a suffix label: an account id, or a region or alias, which has a letter somewhere; so 1.2.3.4.5 stays nothing.
-	labelPattern = regexp.MustCompile(`^([0-9]{12}|[0-9-]*[a-z][a-z0-9-]{0,62})$`)
+	labelPattern = regexp.MustCompile(`^([0-9]{12}|[0-9_-]*[a-z][a-z0-9_-]{0,62})$`)
 )
 
 // ownHost lists the names that never mean a machine behind the gateway but the host it runs on, or the instance metadata service.
