@@ -138,7 +138,7 @@ type bridge struct {
 // the machine; its error rejects what waits, in the words of cfg.text. The context of up bounds the call, not the life of the leg it returns.
 //
 // Both legs are closed when runBridge returns, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
-// cancelled it is the cause, and if that is an *authz.Refusal the open sessions have been told.
+// canceled it is the cause, and if that is an *authz.Refusal the open sessions have been told.
 func runBridge(ctx context.Context, client leg, up func(context.Context) (leg, error), cfg bridgeConfig) error {
 	cfg.limits = cfg.limits.withDefaults()
 	if cfg.log == nil {
@@ -211,37 +211,22 @@ func (b *bridge) farewell(cause error) {
 				return
 			}
 		}
-	case errors.Is(cause, errTargetLeft):
-		// Wait for the client's own close, too: closing a socket on unread bytes resets it, and the reset overtakes our last words.
+	case endsInWords(cause):
+		// The machine is out of reach at once; every session ends by itself, last words included (channel.explainLoss). Then the client
+		// leaves: to close a socket on unread bytes resets it, and the reset overtakes what we had still to say.
+		b.lanes.close()
 		select {
 		case <-b.emptied:
 		case <-b.clientGone:
 		case <-limit.C:
 		}
-	default:
-		var refusal *authz.Refusal
-		if errors.As(cause, &refusal) {
-			b.tellAll(b.cfg.text(cause), limit.C)
-		}
 	}
 }
 
-// tellAll writes a sentence to stderr of every session.
-func (b *bridge) tellAll(sentence string, limit <-chan time.Time) {
-	told := make(chan struct{})
-	open := b.openChannels()
-	b.spawn(func() {
-		defer close(told)
-		var each sync.WaitGroup
-		for _, c := range open {
-			b.spawnIn(&each, func() { c.tell(sentence) })
-		}
-		each.Wait()
-	})
-	select {
-	case <-told:
-	case <-limit:
-	}
+// endsInWords tells the ends of which the person on the session should hear: the machine is lost, or somebody decided.
+func endsInWords(cause error) bool {
+	var refusal *authz.Refusal
+	return errors.Is(cause, errTargetLeft) || errors.Is(cause, errTargetMute) || errors.As(cause, &refusal)
 }
 
 // stopOpening refuses new channels from now on.

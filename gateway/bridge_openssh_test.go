@@ -187,19 +187,6 @@ func (o *openSSH) output(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// background starts ssh and ends it with the test.
-func (o *openSSH) background(t *testing.T, args ...string) {
-	t.Helper()
-	cmd := o.command(t, "ssh", args...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-}
-
 // master runs a ControlMaster that is up when this returns, and gives the option that uses it.
 func (o *openSSH) master(t *testing.T, args ...string) string {
 	t.Helper()
@@ -270,7 +257,7 @@ func TestOpenSSHTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Process.Signal(os.Signal(windowChanged))
-	_, _ = terminal.Write([]byte("go\n"))
+	_, _ = terminal.WriteString("go\n")
 	seen("44 140")
 	err = cmd.Wait()
 	var exit *exec.ExitError

@@ -53,7 +53,7 @@ type rigOptions struct {
 	wrap     func(leg) leg                      // around the client's leg, as the bridge sees it
 }
 
-func newRig(t *testing.T, o rigOptions) *rig {
+func newRig(t testing.TB, o rigOptions) *rig {
 	t.Helper()
 	r := &rig{
 		target: &scriptedTarget{onOpen: o.onOpen, onGlobal: o.onGlobal, mute: o.mute, ready: make(chan struct{})},
@@ -93,7 +93,7 @@ func newRig(t *testing.T, o rigOptions) *rig {
 }
 
 // wait gives runBridge's answer. It may be called again.
-func (r *rig) wait(t *testing.T) error {
+func (r *rig) wait(t testing.TB) error {
 	t.Helper()
 	err := receive(t, r.done, "the end of the bridge")
 	r.done <- err
@@ -101,7 +101,7 @@ func (r *rig) wait(t *testing.T) error {
 }
 
 // connect is what up does: one TCP connection, an SSH server on its far end.
-func (s *scriptedTarget) connect(t *testing.T) (leg, error) {
+func (s *scriptedTarget) connect(t testing.TB) (leg, error) {
 	near, far := tcpPair(t)
 	s.raw = far
 	go func() {
@@ -135,7 +135,7 @@ func (s *scriptedTarget) connect(t *testing.T) (leg, error) {
 	return leg{conn, chans, reqs}, nil
 }
 
-func tcpPair(t *testing.T) (near, far net.Conn) {
+func tcpPair(t testing.TB) (near, far net.Conn) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -172,7 +172,7 @@ var rigHostKey = sync.OnceValue(func() ssh.Signer {
 	return signer
 })
 
-func serverLeg(t *testing.T, conn net.Conn) leg {
+func serverLeg(t testing.TB, conn net.Conn) leg {
 	config := &ssh.ServerConfig{NoClientAuth: true}
 	config.AddHostKey(rigHostKey())
 	server, chans, reqs, err := ssh.NewServerConn(conn, config)
@@ -192,7 +192,7 @@ func drainLeg(opens <-chan ssh.NewChannel, reqs <-chan *ssh.Request) {
 }
 
 // receive waits for one value.
-func receive[T any](t *testing.T, from <-chan T, what string) T {
+func receive[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-from:
@@ -204,7 +204,7 @@ func receive[T any](t *testing.T, from <-chan T, what string) T {
 }
 
 // within runs f and fails the test if it does not return.
-func within(t *testing.T, what string, f func()) {
+func within(t testing.TB, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -215,7 +215,7 @@ func within(t *testing.T, what string, f func()) {
 }
 
 // session opens one on the client's side and fails the test if that is refused.
-func (r *rig) session(t *testing.T) *ssh.Session {
+func (r *rig) session(t testing.TB) *ssh.Session {
 	t.Helper()
 	s, err := r.asClient().NewSession()
 	if err != nil {
@@ -228,7 +228,7 @@ func (r *rig) session(t *testing.T) *ssh.Session {
 func (r *rig) asClient() *ssh.Client { return &ssh.Client{Conn: r.client} }
 
 // channel opens one on the client's side.
-func (r *rig) channel(t *testing.T, kind string, payload []byte) (ssh.Channel, <-chan *ssh.Request) {
+func (r *rig) channel(t testing.TB, kind string, payload []byte) (ssh.Channel, <-chan *ssh.Request) {
 	t.Helper()
 	ch, reqs, err := r.client.OpenChannel(kind, payload)
 	if err != nil {
@@ -238,7 +238,7 @@ func (r *rig) channel(t *testing.T, kind string, payload []byte) (ssh.Channel, <
 }
 
 // refusedOpen opens a channel that must be refused, and gives the refusal.
-func refusedOpen(t *testing.T, conn ssh.Conn, kind string, payload []byte) *ssh.OpenChannelError {
+func refusedOpen(t testing.TB, conn ssh.Conn, kind string, payload []byte) *ssh.OpenChannelError {
 	t.Helper()
 	_, _, err := conn.OpenChannel(kind, payload)
 	var refusal *ssh.OpenChannelError

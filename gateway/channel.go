@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,7 +27,7 @@ type channelRule struct {
 	judge func(b *bridge, info *channelInfo, payload []byte) error // reads the payload into info and says whether it may be
 }
 
-// channelTypes is the catalogue (RFC 4254 and OpenSSH's PROTOCOL). Payloads are relayed byte for byte.
+// channelTypes is the catalog (RFC 4254 and OpenSSH's PROTOCOL). Payloads are relayed byte for byte.
 //
 // Absent on purpose: tun@openssh.com (layer 2 and 3 tunnels, no policy speaks of them).
 var channelTypes = map[string]channelRule{
@@ -283,7 +284,7 @@ func (c *channel) closeWriteToClient() {
 	}
 }
 
-// explainLoss tells the person why the program's end was not seen, if it was the connection to the machine that ended.
+// explainLoss tells the person why the program's end was not seen: the connection to the machine ended, by itself or because the session was cut.
 func (c *channel) explainLoss() {
 	if !c.isSession() || closedAlready(c.exited) || closedAlready(c.clientEnded) || !closedAlready(c.running) {
 		return
@@ -294,6 +295,9 @@ func (c *channel) explainLoss() {
 	select {
 	case <-c.lane.gone:
 		c.info.cause = fmt.Errorf("%w: %w", errTargetLeft, c.lane.err)
+		if cause := context.Cause(c.bridge.ctx); cause != nil {
+			c.info.cause = cause
+		}
 		c.tell(c.bridge.cfg.text(c.info.cause))
 	case <-moment.C:
 	}

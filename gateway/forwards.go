@@ -318,7 +318,7 @@ func (b *bridge) judgeListen(at bind) error {
 	return b.cfg.gate.permit(authz.ActionForwardRemote, at.host, int(at.port))
 }
 
-// cancelForward forgets the listener and relays. Only what this connection started can be cancelled; OpenSSH wants no answer.
+// cancelForward forgets the listener and relays. Only what this connection started can be canceled; OpenSSH wants no answer.
 func (b *bridge) cancelForward(req *ssh.Request) {
 	at, err := readBind(req)
 	f := b.forwards.find(at)

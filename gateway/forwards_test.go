@@ -362,8 +362,12 @@ func TestRemoteForwardsAreJudged(t *testing.T) {
 			if ok, _, err := r.client.SendRequest(request, true, payload); ok != c.allowed || err != nil {
 				t.Errorf("got %v, %v; want %v", ok, err, c.allowed)
 			}
-			if _, err := r.watch.globals, error(nil); err != nil || len(r.watch.globals) != 1 {
-				t.Errorf("audit: %v", r.watch.globals)
+			want := request + " " + c.at.String()
+			if !c.allowed {
+				want = request + refusedSuffix + " " + c.at.String()
+			}
+			if got := r.watch.globals; len(got) != 1 || got[0] != want {
+				t.Errorf("audit: %v, want %s", got, want)
 			}
 		})
 	}

@@ -133,7 +133,7 @@ func (b *bridge) sign(via *lane) {
 // noMoreSessions is a client's promise, so that somebody who takes over its connection cannot open a shell (OpenSSH PROTOCOL §2.2).
 const noMoreSessions = "no-more-sessions@openssh.com"
 
-// closeDoor honours noMoreSessions. Opens that the client sent before its promise are already in chans: they are let in first.
+// closeDoor keeps noMoreSessions. Opens that the client sent before its promise are already in chans: they are let in first.
 func (b *bridge) closeDoor(chans <-chan ssh.NewChannel) {
 	for {
 		select {
@@ -158,7 +158,7 @@ func (b *bridge) doorClosed() bool {
 	return b.noMoreSessions
 }
 
-// clientGlobals is the catalogue of global requests a client may make. Whatever is not here is answered at this hop with a failure, which is what a
+// clientGlobals is the catalog of global requests a client may make. Whatever is not here is answered at this hop with a failure, which is what a
 // keepalive (keepalive@openssh.com, keepalive@lag.net) wants to hear, and the truth about the rest. hostkeys-prove-00@openssh.com is among the rest: the
 // gateway announces no keys, so there is nothing to prove.
 var clientGlobals = map[string]func(*bridge, *ssh.Request){
@@ -186,7 +186,7 @@ func (b *bridge) acknowledge(req *ssh.Request) { _ = req.Reply(true, nil) }
 // requestHandler treats one channel request. It must answer it exactly once if an answer is wanted.
 type requestHandler func(c *channel, req *ssh.Request)
 
-// clientRequests is the catalogue of requests on a session from the client (RFC 4254 §6, OpenSSH PROTOCOL). A name that is not here is relayed in its
+// clientRequests is the catalog of requests on a session from the client (RFC 4254 §6, OpenSSH PROTOCOL). A name that is not here is relayed in its
 // place: the machine's sshd answers.
 var clientRequests = map[string]requestHandler{
 	"pty-req":                    (*channel).askPTY,
@@ -243,12 +243,12 @@ func (c *channel) serve(reqs <-chan *ssh.Request, via *lane, queue *requestQueue
 func (c *channel) fromClient(req *ssh.Request) { c.treat(req, clientRequests, (*channel).passUp) }
 func (c *channel) fromTarget(req *ssh.Request) { c.treat(req, targetRequests, (*channel).passDown) }
 
-func (c *channel) treat(req *ssh.Request, catalogue map[string]requestHandler, pass requestHandler) {
+func (c *channel) treat(req *ssh.Request, catalog map[string]requestHandler, pass requestHandler) {
 	if handle, known := hopRequests[req.Type]; known {
 		handle(c, req)
 		return
 	}
-	handle, known := catalogue[req.Type]
+	handle, known := catalog[req.Type]
 	switch {
 	case !known:
 		pass(c, req)
@@ -268,12 +268,11 @@ func (c *channel) passDown(req *ssh.Request) { relayRequest(c.client.ch, req) }
 // answerHere is the failure that goes no further.
 func (c *channel) answerHere(req *ssh.Request) { _ = req.Reply(false, nil) }
 
-// relayRequest passes a request on as it came: also whether it wants an answer (Dropbear's exec does not). It reports whether it was passed on and,
-// where that is known, granted. The limit of the wait is the life of the connection, which keepalives watch.
-func relayRequest(to ssh.Channel, req *ssh.Request) bool {
+// relayRequest passes a request on as it came, also whether it wants an answer (Dropbear's exec does not). The limit of the wait is the life of the
+// connection, which keepalives watch.
+func relayRequest(to ssh.Channel, req *ssh.Request) {
 	ok, err := to.SendRequest(req.Type, req.WantReply, req.Payload)
 	_ = req.Reply(ok && err == nil, nil)
-	return err == nil && (ok || !req.WantReply)
 }
 
 // notGranted is the refusal for what the key or certificate itself does not allow.
