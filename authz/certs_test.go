@@ -252,6 +252,21 @@ func TestCertificateAndLineOptions(t *testing.T) {
 	}
 }
 
+// Where no limit is configured, a certificate may be for ever; a configured RSA minimum holds for its key too.
+func TestCertificateLimits(t *testing.T) {
+	ca := signer(t, "ed25519")
+	cert := certificate(t, signer(t, "rsa2048").PublicKey(), ca, func(c *ssh.Certificate) { c.ValidAfter, c.ValidBefore = 0, ssh.CertTimeInfinity })
+	cfg := DirectoryConfig{People: []Person{alice()}, UserCAs: []string{keyText(ca.PublicKey())}}
+	id, err := directory(t, cfg).Identify(cert, testSource, testNow)
+	if err != nil || !id.Certificate.ValidBefore.IsZero() {
+		t.Errorf("for ever: %+v, %v", id, err)
+	}
+	cfg.MinRSABits = 3072
+	if _, err := directory(t, cfg).Identify(cert, testSource, testNow); reasonOf(err) != ReasonCertificateInvalid {
+		t.Errorf("2048 bits where 3072 are demanded: %v", err)
+	}
+}
+
 func TestCertificateOnSecurityKey(t *testing.T) {
 	ca, key := signer(t, "ed25519"), skKey(t, "ssh:")
 	d := directory(t, DirectoryConfig{People: []Person{alice()}, UserCAs: []string{keyText(ca.PublicKey())}})

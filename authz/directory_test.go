@@ -143,6 +143,7 @@ func TestStillValid(t *testing.T) {
 		{"more rights", with("alice", ""), ""},
 		{"one more destination", with("alice", `permitopen="db:2",permitopen="db:1" `), ""},
 		{"another destination", with("alice", `permitopen="db:2" `), ReasonRevoked},
+		{"no restriction before, one now", with("alice", `no-pty,permitopen="db:1",permitlisten="1" `), ReasonRevoked},
 		{"no forwarding", with("alice", "no-port-forwarding "), ReasonRevoked},
 		{"a forced command", with("alice", `command="x" `), ReasonRevoked},
 		{"somebody else's", with("bob", ""), ReasonRevoked},

@@ -169,18 +169,27 @@ func (k *keyLine) setCommand(value string) error {
 
 func (k *keyLine) addPermitOpen(value string) error {
 	entry, err := permitEntry("permitopen", value, "")
-	if err == nil && len(k.grants.PermitOpen) < maxPermits {
-		k.grants.PermitOpen = append(k.grants.PermitOpen, entry)
+	if err != nil {
+		return err
 	}
-	return err
+	k.grants.PermitOpen = append(k.grants.PermitOpen, entry)
+	return tooMany("permitopen", k.grants.PermitOpen)
 }
 
 func (k *keyLine) addPermitListen(value string) error {
 	entry, err := permitEntry("permitlisten", value, "*")
-	if err == nil && len(k.grants.PermitListen) < maxPermits {
-		k.grants.PermitListen = append(k.grants.PermitListen, entry)
+	if err != nil {
+		return err
 	}
-	return err
+	k.grants.PermitListen = append(k.grants.PermitListen, entry)
+	return tooMany("permitlisten", k.grants.PermitListen)
+}
+
+func tooMany(option string, entries []string) error {
+	if len(entries) > maxPermits {
+		return fmt.Errorf("more than %d times %s", maxPermits, option)
+	}
+	return nil
 }
 
 // permitEntry checks host:port. anyHost stands for a host left out; where it is empty, a host is required.

@@ -140,6 +140,10 @@ func TestKeyLineRefusals(t *testing.T) {
 		{`permitopen=":22" ` + key, 1, "is not host:port"},
 		{`permitopen="db:0" ` + key, 1, "the port is neither"},
 		{`permitlisten="localhost:99999" ` + key, 1, "the port is neither"},
+		{strings.Repeat(`permitopen="a:1",`, 4096) + `permitopen="a:1" ` + key, 4096*17 + 1, "more than 4096 times permitopen"},
+		{strings.Repeat(`permitlisten="1",`, 4096) + `permitlisten="1" ` + key, 4096*17 + 1, "more than 4096 times permitlisten"},
+		{`principals="a",principals="b" ` + key, 16, "principals= is given twice"},
+		{`permitlisten="[::1" ` + key, 1, "is not host:port"},
 		{"restrict", 9, "options without a key"},
 		{"ssh-ed25519 !!!!", 1, "not base64"},
 		{"ssh-ed25519 AAAA", 1, "the key does not parse"},
@@ -152,11 +156,11 @@ func TestKeyLineRefusals(t *testing.T) {
 	} {
 		lines, findings := parseKeyLines("p", "# first line\n"+c.line, minRSABits)
 		if len(lines) != 0 || len(findings) != 1 {
-			t.Errorf("%q: %d keys, findings %v", c.line, len(lines), findings)
+			t.Errorf("%.80q: %d keys, findings %v", c.line, len(lines), findings)
 			continue
 		}
 		if f := findings[0]; f.Line != 2 || f.Col != c.col || !strings.Contains(f.Message, c.want) {
-			t.Errorf("%q: %v; want column %d and %q", c.line, f, c.col, c.want)
+			t.Errorf("%.80q: %v; want column %d and %q", c.line, f, c.col, c.want)
 		}
 	}
 }
