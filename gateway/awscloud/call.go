@@ -40,7 +40,10 @@ type callInfo struct {
 func invoke[Out any](ctx context.Context, c *Cloud, info callInfo, do func(context.Context) (*Out, error)) (*Out, error) {
 	started, attempts, renewed := time.Now(), 0, false
 	finish := func(reason authz.Reason) {
-		c.cfg.OnCall(Call{Action: info.action, Account: info.account, Region: info.region, Reason: reason, Attempts: attempts, Took: time.Since(started)})
+		took := time.Since(started)
+		c.cfg.Logger.DebugContext(ctx, "AWS call", "action", info.action, "account", info.account, "region", info.region, "role", info.role,
+			"reason", reason, "attempts", attempts, "took", took)
+		c.cfg.OnCall(Call{Action: info.action, Account: info.account, Region: info.region, Reason: reason, Attempts: attempts, Took: took})
 	}
 	for {
 		attempts++

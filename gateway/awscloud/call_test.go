@@ -3,9 +3,12 @@ package awscloud
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 )
 
 const startSessionAnswer = `{"SessionId":"alice-0123456789abcdef0","StreamUrl":"wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/alice-0123456789abcdef0?role=publish_subscribe","TokenValue":"SECRET-TOKEN"}`
@@ -149,4 +153,51 @@ func TestQueue(t *testing.T) {
 			t.Errorf("after refusals: %v", err)
 		}
 	})
+}
+
+// TestThrottledEverywhere: each service says it in its own way, and one way from a name to a pushed key survives all of them.
+func TestThrottledEverywhere(t *testing.T) {
+	server := world(t)
+	actions := map[string]int{"ec2:DescribeInstances": 1, "sts:AssumeRole": 1, "ec2-instance-connect:SendSSHPublicKey": 1}
+	if err := server.SetFaults(awsemu.Scope{}, awsemu.Faults{Throttle: actions}); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	throttled := map[string]int{}
+	c := cloudIn(t, server, Config{OnWait: func(_ context.Context, w Wait) {
+		mu.Lock()
+		defer mu.Unlock()
+		throttled[w.Action]++
+	}})
+	web := mustResolve(t, c, webID+".eu-west-1.prod")
+	alice := person(prodRole, "alice", nil)
+	if err := c.PushKey(t.Context(), alice, web, "ec2-user", testKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(actions, throttled); diff != "" {
+		t.Errorf("waits: %s", diff)
+	}
+	if err := server.SetFaults(awsemu.Scope{}, awsemu.Faults{Throttle: map[string]int{"sts:AssumeRole": 100}}); err != nil {
+		t.Fatal(err)
+	}
+	hasty := cloudIn(t, server, Config{MaxAttempts: 2})
+	err := hasty.PushKey(t.Context(), alice, web, "ec2-user", testKey(t))
+	wantRefusal(t, err, authz.Refusal{Reason: authz.ReasonThrottled, Subject: webID, Action: "sts:AssumeRole", Role: prodRole})
+}
+
+// TestSlow: a call that does not answer is given up, and refused as late.
+func TestSlow(t *testing.T) {
+	var asked atomic.Int32
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client has gone
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	c := cloudAt(t, silent.URL, Config{CallTimeout: 100 * time.Millisecond})
+	_, err := c.StartPort(t.Context(), authz.Role{}, testInstance, 22, "")
+	wantRefusal(t, err, authz.Refusal{Reason: authz.ReasonTimeout, Subject: testInstance.ID, Action: actionStartSession})
+	if n := asked.Load(); n > 1 {
+		t.Errorf("StartSession was sent %d times, though nobody knows what became of the first", n)
+	}
 }

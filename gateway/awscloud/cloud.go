@@ -2,6 +2,10 @@
 //
 // It is the only place that knows the AWS SDK. Two kinds of credentials are used and never mixed: the gateway's own (or an account's inventory role)
 // for Describe calls, and one role session per person for everything that reaches a machine. Every answer that is no is an *authz.Refusal.
+//
+// The gateway's own credentials need sts:AssumeRole, sts:TagSession and sts:SetSourceIdentity on people's roles (and on inventory roles, without the last
+// two). Whoever does the describing, they or the inventory role, needs ec2:DescribeInstances and, where there are hybrid nodes,
+// ssm:DescribeInstanceInformation and ssm:ListTagsForResource.
 package awscloud
 
 import (

@@ -63,7 +63,7 @@ type Config struct {
 	CallTimeout time.Duration
 	// MaxAttempts limits tries when AWS throttles. 0 means 6.
 	MaxAttempts int
-	// ResolveTimeout limits one look-up of a name over all places. 0 means 20 s.
+	// ResolveTimeout limits what several may wait for together, with all attempts: a look-up of a name over all places, an AssumeRole. 0 means 20 s.
 	ResolveTimeout time.Duration
 	// PositiveTTL is how long a running machine is remembered. 0 means 60 s.
 	PositiveTTL time.Duration
@@ -187,6 +187,7 @@ var (
 	accountIDPattern    = regexp.MustCompile(`^[0-9]{12}$`)
 	accountAliasPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 	regionPattern       = regexp.MustCompile(`^[a-z]{2,5}(-[a-z]+)+-[0-9]{1,2}$`)
+	rolePattern         = regexp.MustCompile(`^arn:aws[a-z-]*:iam::([0-9]{12}):role/[\w+=,.@/-]+$`)
 	documentPattern     = regexp.MustCompile(`^[a-zA-Z0-9_\-.:/]{3,128}$`) // StartSession's own pattern
 )
 
@@ -215,6 +216,9 @@ func (c Config) check() (map[string]string, error) {
 		if _, again := aliases[strings.ToLower(target)]; again {
 			fault("alias %q leads to the alias %q", name, target)
 		}
+		if _, err := authz.ParseTarget(target); err != nil {
+			fault("alias %q: %w", name, err)
+		}
 	}
 	return aliases, errors.Join(faults...)
 }
@@ -239,6 +243,9 @@ func (a Account) check(fault func(string, ...any), seen map[string]bool) {
 		if document != "" && !documentPattern.MatchString(document) {
 			fault("account %s: %q is not the name of a document", a.ID, document)
 		}
+	}
+	if role := rolePattern.FindStringSubmatch(a.InventoryRole); a.InventoryRole != "" && (role == nil || role[1] != a.ID) {
+		fault("account %s: inventory role %q is not the ARN of a role in that account", a.ID, a.InventoryRole)
 	}
 	checkRegions(fault, "account "+a.ID, a.Regions)
 }

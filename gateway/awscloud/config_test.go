@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 )
 
 // TestFaults: everything that is wrong is told at once.
@@ -24,10 +25,10 @@ func TestFaults(t *testing.T) {
 			{ID: "1234"},
 			{ID: prodID, Alias: "my.prod", Regions: []string{"eu"}},
 			{ID: prodID, Alias: "eu-west-1", SSHDocument: "no spaces please"},
-			{ID: devID, Alias: "Dev"},
+			{ID: devID, Alias: "Dev", InventoryRole: prodRole},
 			{ID: "777788889999", Alias: "dev"},
 		},
-		Aliases: map[string]string{"a": "B", "b": "web"},
+		Aliases: map[string]string{"a": "B", "b": "web", "c": "169.254.169.254"},
 	})
 	if err == nil {
 		t.Fatal("accepted")
@@ -35,6 +36,7 @@ func TestFaults(t *testing.T) {
 	for _, want := range []string{
 		`"Ireland" is not a region`, "session duration 1m0s", "burst 0", `"1234": the id`, `alias "my.prod"`, `"eu" is not a region`,
 		`"` + prodID + `" is there twice`, `"eu-west-1" reads as a region`, `"no spaces please" is not the name of a document`, `"dev" is there twice`, `alias "a" leads to the alias "B"`,
+		`alias "c": bad_target_name`, `inventory role "` + prodRole + `" is not the ARN of a role in that account`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("not told: %s\nin %v", want, err)
@@ -118,6 +120,30 @@ func TestDefaultChain(t *testing.T) {
 	// The people's role may not describe; what it is refused is told as the ambient identity's.
 	_, err = c.Resolve(t.Context(), otherID)
 	wantRefusal(t, err, authz.Refusal{Reason: authz.ReasonAccessDenied, Subject: otherID, Action: actionDescribeInstances})
+}
+
+// TestCABundle: the client that all people share still trusts what AWS_CA_BUNDLE says, and nothing else.
+func TestCABundle(t *testing.T) {
+	dir := cleanEnvironment(t)
+	bundle := filepath.Join(dir, "ca.pem")
+	server := worldOf(t, awsemu.Config{TLS: true, CAFile: bundle})
+	t.Setenv("AWS_ENDPOINT_URL", server.URL())
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIAEMULATORGATEWAY0")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	identify := func() error {
+		c, err := New(t.Context(), Config{Region: "eu-west-1", MaxAttempts: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_, err = c.CallerIdentity(t.Context())
+		return err
+	}
+	wantRefusal(t, identify(), authz.Refusal{Reason: authz.ReasonCloud, Action: "sts:GetCallerIdentity", Detail: "the certificate of AWS's endpoint is not trusted"})
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	if err := identify(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestAmbientRegions: ambient credentials search their own region, and any other that is named.

@@ -2,6 +2,7 @@ package awscloud
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 
@@ -71,6 +72,7 @@ func translate(err error, action, role string) *authz.Refusal {
 	refusal = &authz.Refusal{Reason: authz.ReasonCloud, Action: action, Role: role, Cause: err}
 	var api smithy.APIError
 	var timeout net.Error
+	var untrusted *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &api):
 		refusal.Reason, refusal.Detail = reasonOf(api.ErrorCode(), action), details[api.ErrorCode()]
@@ -78,6 +80,8 @@ func translate(err error, action, role string) *authz.Refusal {
 		refusal.Reason = authz.ReasonTimeout
 	case errors.As(err, &timeout) && timeout.Timeout():
 		refusal.Reason = authz.ReasonTimeout
+	case errors.As(err, &untrusted):
+		refusal.Detail = "the certificate of AWS's endpoint is not trusted"
 	case isNetwork(err):
 		refusal.Detail = "AWS cannot be reached"
 	}
