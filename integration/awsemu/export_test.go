@@ -25,3 +25,8 @@ func SessionEnd(ctx context.Context, document string) <-chan struct{} {
 	}()
 	return ended
 }
+
+// Verdict asks an identity policy.
+func Verdict(p Policy, action, resource string, context map[string][]string) string {
+	return map[verdict]string{silent: "silent", allowed: "allow", denied: "deny"}[p.evaluate(question{action, resource, context})]
+}
