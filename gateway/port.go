@@ -17,11 +17,7 @@ import (
 // dialPort gives the default of Config.DialPort.
 func dialPort(log *slog.Logger) func(context.Context, ssmproto.Grant, bool) (net.Conn, error) {
 	return func(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
-		conn, err := ssmproto.Dial(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: peerFirst})
-		if err != nil {
-			return nil, err // not conn: a nil *Conn in a net.Conn is not nil
-		}
-		return conn, nil
+		return ssmproto.DialPort(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: peerFirst})
 	}
 }
 

@@ -113,12 +113,12 @@ func connect(ctx context.Context, o connectOptions, local stdio, stderr io.Write
 }
 
 // open resolves the target, and at the same time pushes the key and opens the session.
-func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (*ssmproto.Conn, error) {
+func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.Conn, error) {
 	on, err := cloud.Resolve(ctx, o.target)
 	if err != nil {
 		return nil, err
 	}
-	var session *ssmproto.Conn
+	var session net.Conn
 	group, ctx := errgroup.WithContext(ctx)
 	if !o.noPush && o.osUser != "" && !on.IsManagedNode() {
 		group.Go(func() error { return o.pushKey(ctx, cloud, on) })
@@ -129,7 +129,7 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (*ssmp
 			return err
 		}
 		// The session outlives the group's context, which ends with Wait.
-		session, err = ssmproto.Dial(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload})
+		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload})
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -213,7 +213,7 @@ func pushable(key ssh.PublicKey) bool {
 
 // relay copies both ways. The end of the instance's output is the end; the end of input is not: answers may still be on their way, and ssh ends its
 // ProxyCommand when it is done. ctx ends it at once, politely towards AWS.
-func relay(ctx context.Context, session *ssmproto.Conn, local stdio) error {
+func relay(ctx context.Context, session net.Conn, local stdio) error {
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	go func() {

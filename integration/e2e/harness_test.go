@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
@@ -82,7 +83,7 @@ var worlds = map[string]*struct {
 	once    sync.Once
 	started *world
 	err     error
-}{"sshd": {}, "embedded": {}}
+}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}}
 
 // eachInstance runs a test against the system's sshd and against the embedded one.
 func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
@@ -92,9 +93,17 @@ func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
+// eachFastInstance is eachInstance without the real agent's pause of 1 ms per KiB, for tests that move much: 64 MiB take it a minute and a half each way.
+func eachFastInstance(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, kind := range []string{"sshd, fast agent", "embedded, fast agent"} {
+		t.Run(kind, func(t *testing.T) { test(t, worldOf(t, kind)) })
+	}
+}
+
 func worldOf(t *testing.T, kind string) *world {
 	t.Helper()
-	if kind == "sshd" {
+	if strings.HasPrefix(kind, "sshd") {
 		if err := instance.RealAvailable(); err != nil {
 			t.Skip("the system's sshd cannot be used as an instance: " + err.Error())
 		}
@@ -108,7 +117,10 @@ func worldOf(t *testing.T, kind string) *world {
 }
 
 func startWorld(kind string) (*world, error) {
-	started, err := lab.Start(context.Background(), lab.Options{Embedded: kind == "embedded", Logger: slog.New(slog.DiscardHandler)})
+	started, err := lab.Start(context.Background(), lab.Options{
+		Embedded: strings.HasPrefix(kind, "embedded"), Agent: agent.Config{Quirks: agent.Quirks{Fast: strings.HasSuffix(kind, "fast agent")}},
+		Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +246,23 @@ func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
+}
+
+// exchange checks that a way that cannot carry half-close carries bytes both ways.
+func exchange(t *testing.T, name string, dial func() (net.Conn, error)) {
+	t.Helper()
+	conn, err := retry(dial)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	sent, received := randomBytes(t, 200<<10), make([]byte, 200<<10)
+	go func() { _, _ = conn.Write(sent) }()
+	if n, err := io.ReadFull(conn, received); err != nil || !bytes.Equal(received, sent) {
+		t.Errorf("%s: %d of %d bytes came back (%v)", name, n, len(sent), err)
+	}
 }
 
 // conversation checks that a forward carries bytes both ways and that half-close travels: the answer to "end of input" still arrives.

@@ -74,14 +74,11 @@ func TestShellWithPTY(t *testing.T) {
 
 // TestStdinAndBack sends 64 MiB through the remote cat.
 func TestStdinAndBack(t *testing.T) {
-	eachInstance(t, func(t *testing.T, w *world) {
-		size := 64 << 20
-		if testing.Short() {
-			size = 4 << 20
-		}
+	eachFastInstance(t, func(t *testing.T, w *world) {
+		const size = 64 << 20
 		up, down := sha256.New(), sha256.New()
 		cmd := w.command("ssh", target, "cat")
-		cmd.Stdin = io.TeeReader(io.LimitReader(rand.Reader, int64(size)), up)
+		cmd.Stdin = io.TeeReader(io.LimitReader(rand.Reader, size), up)
 		var stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = down, &stderr
 		if err := cmd.Run(); err != nil {
@@ -171,7 +168,8 @@ func TestPlainPort(t *testing.T) {
 		_, port, _ := net.SplitHostPort(echo)
 		local := freePort(t)
 		background(t, w.command("ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-L", local+":i-0123456789abcdef0:"+port, "gateway"))
-		conversation(t, "-L through the gateway alone", func() (net.Conn, error) { return net.Dial("tcp", local) })
+		// A Session Manager port session has no half-close (SPEC.md §7.2).
+		exchange(t, "-L through the gateway alone", func() (net.Conn, error) { return net.Dial("tcp", local) })
 	})
 }
 

@@ -107,7 +107,9 @@ func TestSessionEndedByAWS(t *testing.T) {
 	if _, err := stdout.Read(make([]byte, 3)); err != nil {
 		t.Fatal(err)
 	}
-	w.endSessions(t)
+	for _, session := range w.lab.AWS.Sessions() {
+		w.lab.AWS.End(session.ID, "the session reached its maximum duration")
+	}
 	_ = cmd.Wait()
 	if !strings.Contains(stderr.String(), "Session Manager ended the session") {
 		t.Errorf("the person is not told: exit status %d, %s", cmd.ProcessState.ExitCode(), &stderr)
