@@ -36,7 +36,7 @@ type fake struct {
 	mu         sync.Mutex
 	changed    sync.Cond
 	ws         *websocket.Conn
-	writing    sync.Mutex
+	writing    chan struct{} // a lock whose waiting synctest understands
 	expected   int64
 	ahead      map[int64]Message
 	received   []byte
@@ -52,6 +52,7 @@ type fake struct {
 	arrivals   map[int64]int // how often each sequence number arrived
 	frames     map[int64][]byte
 	pings      int
+	deaf       bool // answers no pings and hears nothing
 	stop       chan struct{}
 }
 
@@ -65,7 +66,7 @@ func newFake(t testing.TB) *fake {
 	f := &fake{
 		t: t, listener: newPipeListener(), request: portRequest, complete: true,
 		ahead: map[int64]Message{}, unacked: map[int64][]byte{}, acks: map[int64]int{}, arrivals: map[int64]int{}, frames: map[int64][]byte{},
-		valid: "token-0", stop: make(chan struct{}),
+		valid: "token-0", writing: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	f.changed.L = &f.mu
 	f.server = &http.Server{Handler: http.HandlerFunc(f.serve)}
@@ -142,7 +143,11 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = ws.Close() }()
 	ws.SetPingHandler(func(p string) error {
-		f.with(func() { f.pings++ })
+		deaf := false
+		f.with(func() { f.pings++; deaf = f.deaf })
+		if deaf {
+			return nil
+		}
 		return ws.WriteControl(websocket.PongMessage, []byte(p), time.Now().Add(time.Second))
 	})
 	var opening openDataChannel
@@ -309,8 +314,8 @@ func (f *fake) closeSession(output string) {
 }
 
 func (f *fake) emit(frame []byte) {
-	f.writing.Lock()
-	defer f.writing.Unlock()
+	f.writing <- struct{}{}
+	defer func() { <-f.writing }()
 	f.mu.Lock()
 	ws := f.ws
 	f.mu.Unlock()
@@ -318,7 +323,7 @@ func (f *fake) emit(frame []byte) {
 		return
 	}
 	for _, one := range f.faults(false, frame) {
-		_ = ws.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		_ = ws.SetWriteDeadline(time.Now().Add(time.Hour))
 		_ = ws.WriteMessage(websocket.BinaryMessage, one)
 	}
 }

@@ -112,7 +112,8 @@ var (
 
 // Parse reads one frame without copying: the payload aliases frame, which is not modified.
 // It has the tolerance of the reference receivers and not their mistakes (SPEC.md §3.4, §3.5): header lengths 116 and 112, NUL or space padding,
-// a PayloadLength that is never believed. The digest is checked for every message that is not about publication and whose payload is not empty.
+// a PayloadLength that is never believed. The digest is checked, except where the service is known to get it wrong or to leave it out: publication messages,
+// and messages of its own without a payload. A stream message cut off behind its header is therefore refused.
 func Parse(frame []byte) (Message, error) {
 	if len(frame) < headerLengthService+sizePayloadLength {
 		return Message{}, ErrShortMessage
@@ -145,7 +146,8 @@ func Parse(frame []byte) (Message, error) {
 		return Message{}, ErrNoCreatedDate
 	}
 	m.Created = time.UnixMilli(int64(created))
-	if !publication && len(m.Payload) > 0 && sha256.Sum256(m.Payload) != [sha256.Size]byte(frame[offsetDigest:offsetPayloadType]) {
+	stream := m.Type == InputStreamData || m.Type == OutputStreamData
+	if !publication && (stream || len(m.Payload) > 0) && sha256.Sum256(m.Payload) != [sha256.Size]byte(frame[offsetDigest:offsetPayloadType]) {
 		return Message{}, ErrDigest
 	}
 	return m, nil

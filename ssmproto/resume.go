@@ -60,7 +60,7 @@ func (c *Conn) reconnect(lost *socket, cause error, out *outage) (*socket, error
 		return nil, fmt.Errorf("%w: %w", ErrConnectionLost, cause)
 	}
 	c.log.Info("connection lost, resuming the session", "session", c.grant.SessionID, "cause", cause)
-	s, err := c.resume(out)
+	s, err := c.resume(out, cause)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,11 @@ func (c *Conn) reconnect(lost *socket, cause error, out *outage) (*socket, error
 }
 
 // resume asks for new tokens and connects until one attempt succeeds, the session is over, or the outage is too long.
-func (c *Conn) resume(out *outage) (*socket, error) {
+func (c *Conn) resume(out *outage, cause error) (*socket, error) {
 	for {
+		if lasted := time.Since(out.since); lasted >= c.options.ResumeFor {
+			return nil, fmt.Errorf("%w for %v: %w", ErrConnectionLost, lasted.Round(time.Second), cause)
+		}
 		if !c.sleep(out.delay) {
 			return nil, c.ctx.Err()
 		}
@@ -82,9 +85,8 @@ func (c *Conn) resume(out *outage) (*socket, error) {
 			return nil, fmt.Errorf("ssmproto: session %s ended while the connection was lost: %w", c.grant.SessionID, err)
 		case c.ctx.Err() != nil:
 			return nil, err
-		case time.Since(out.since) >= c.options.ResumeFor:
-			return nil, fmt.Errorf("%w for %v: %w", ErrConnectionLost, time.Since(out.since).Round(time.Second), err)
 		}
+		cause = err
 		c.log.Debug("resuming failed", "session", c.grant.SessionID, "cause", err)
 	}
 }

@@ -158,8 +158,8 @@ func (w *sendWindow) ack(seq int64, now time.Time) bool {
 			w.overtaken = f.sentAt
 		}
 	}
-	if f.kind == PayloadOutput {
-		w.rtt.settled = true
+	if f.kind == PayloadOutput && seq == w.base {
+		w.rtt.settled = true // not before the oldest: an agent that is not ready keeps what follows (SPEC.md §4.4)
 	}
 	w.progress = now
 	w.remove(f)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package ssmproto
+
+const raceEnabled = false
