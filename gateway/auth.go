@@ -32,7 +32,7 @@ type proofKey struct{}
 // doorman decides one SSH handshake. The library calls its methods one after the other, from the goroutine of the handshake.
 type doorman struct {
 	ctx    context.Context // of the handshake; the library's callbacks carry none
-	rules  *rules
+	srv    *Server
 	source netip.AddrPort
 	// admit decides what a proven login means on this connection, and refuses it where it means nothing. It may ask AWS: it is only called after proof.
 	admit func(ctx context.Context, p *proof) error
@@ -41,9 +41,8 @@ type doorman struct {
 	// explain words a refusal for the person and logs its cause.
 	explain func(err error) string
 
-	hinted  bool  // the hint about an unknown key has been given
-	refused error // the last refusal that followed a proof
-	unknown string
+	unknown string // fingerprint of the first unknown key that was offered
+	refused error  // the last refusal that followed a proof
 }
 
 // config gives the library's configuration for this handshake. It is made anew each time: the library's hooks of one connection must not be shared.
@@ -65,22 +64,23 @@ func (d *doorman) config(limits Limits, hostKeys []ssh.Signer) *ssh.ServerConfig
 	return config
 }
 
-// offered answers whether a key is worth a signature. Nobody has proven anything yet: no identity, no target, no AWS call, nothing remembered but that
-// the hint was given.
+// offered answers whether a key is worth a signature. Nobody has proven anything yet: no identity, no target, no AWS call, and nothing is remembered but that
+// the hint was given. It is given once, because a client offers every key of an agent, and not for keys that were offered beside a good one before, because
+// it would then be noise in front of every login of that person.
 func (d *doorman) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-	if d.rules.directory.Candidate(key, time.Now()) {
+	if d.srv.rules.Load().directory.Candidate(key, time.Now()) {
 		permissions := &ssh.Permissions{}
-		if d.rules.directory.TouchWaived(key) {
+		if d.srv.rules.Load().directory.TouchWaived(key) {
 			permissions.Extensions = map[string]string{"no-touch-required": ""}
 		}
 		return permissions, nil
 	}
 	fingerprint := ssh.FingerprintSHA256(key)
 	refusal := &authz.Refusal{Reason: authz.ReasonUnknownKey, Subject: fingerprint}
-	if d.hinted { // once: a client may offer every key of an agent
+	if d.unknown != "" || d.srv.beside.Contains(fingerprint) {
 		return nil, refusal
 	}
-	d.hinted, d.unknown = true, fingerprint
+	d.unknown = fingerprint
 	return nil, &ssh.BannerError{Err: refusal, Message: d.explain(refusal) + "\r\n"}
 }
 
@@ -88,7 +88,7 @@ func (d *doorman) offered(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissio
 // client may change it between attempts.
 func (d *doorman) proven(conn ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
 	now := time.Now()
-	identity, err := d.rules.directory.Identify(key, d.source, now)
+	identity, err := d.srv.rules.Load().directory.Identify(key, d.source, now)
 	if err != nil {
 		return nil, d.refuse(err)
 	}
@@ -109,6 +109,9 @@ func (d *doorman) welcome(p *proof) (*ssh.Permissions, error) {
 		return nil, err
 	} else if err != nil {
 		return nil, d.refuse(err)
+	}
+	if d.unknown != "" {
+		d.srv.beside.Add(d.unknown, struct{}{})
 	}
 	return &ssh.Permissions{ExtraData: map[any]any{proofKey{}: p}}, nil
 }
@@ -173,8 +176,10 @@ func pushable(key ssh.PublicKey) (ssh.PublicKey, error) {
 		key = cert.Key
 	}
 	if key == nil || !slices.Contains([]string{ssh.KeyAlgoRSA, ssh.KeyAlgoED25519}, key.Type()) {
-		return nil, &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Action: "passthrough",
-			Detail: "passthrough needs an RSA or Ed25519 key, because Instance Connect takes no other"}
+		return nil, &authz.Refusal{
+			Reason: authz.ReasonUnsupportedTarget, Action: "passthrough",
+			Detail: "passthrough needs an RSA or Ed25519 key, because Instance Connect takes no other",
+		}
 	}
 	return key, nil
 }

@@ -32,6 +32,9 @@ type Config struct {
 	// Verifier decides whether to believe the key that a machine shows.
 	Verifier Verifier
 
+	// Names are what clients call the gateway itself. Where Issuer has a CA it shows a host certificate for them beside HostKeys, so that the one line about
+	// the CA in known_hosts covers the way to the machines, too. Default: no certificate.
+	Names []string
 	// Limits bounds everything that waits, queues or counts.
 	Limits Limits
 	// SSHPorts are the ports of a machine on which an sshd is expected, so that a jump to them is an SSH login and not a plain port. Default: 22.
@@ -42,7 +45,7 @@ type Config struct {
 	// AccountAliases maps account ids to the names that people's roles are configured under.
 	AccountAliases map[string]string
 	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held
-	// until it has, because the agent may lose what arrives before it has dialled. Default: ssmproto.Dial.
+	// until it has, because the agent may lose what arrives before it has dialed. Default: ssmproto.Dial.
 	DialPort func(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error)
 	// Audit receives what happens. Default: nowhere.
 	Audit AuditSink
@@ -100,8 +103,12 @@ func (c *Config) validate() error {
 		present bool
 		name    string
 	}{
-		{c.Cloud != nil, "Cloud"}, {c.Directory != nil, "Directory"}, {c.Policy != nil, "Policy"},
-		{len(c.HostKeys) > 0, "HostKeys"}, {c.Issuer != nil, "Issuer"}, {c.Verifier != nil, "Verifier"},
+		{c.Cloud != nil, "Cloud"},
+		{c.Directory != nil, "Directory"},
+		{c.Policy != nil, "Policy"},
+		{len(c.HostKeys) > 0, "HostKeys"},
+		{c.Issuer != nil, "Issuer"},
+		{c.Verifier != nil, "Verifier"},
 	} {
 		if !required.present {
 			findings = append(findings, errors.New("gateway: Config."+required.name+" is required"))

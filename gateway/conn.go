@@ -81,7 +81,7 @@ func (c *conn) serve() {
 // login does the handshake and takes a seat for the person. The startup slot, taken at accept, is given back whatever happens.
 func (c *conn) login() (leg, *proof, error) {
 	defer c.srv.startups.leave(c.source.Addr())
-	d := &doorman{ctx: c.ctx, rules: c.srv.rules.Load(), source: c.source, admit: c.admit, explain: c.text}
+	d := &doorman{ctx: c.ctx, srv: c.srv, source: c.source, admit: c.admit, explain: c.text}
 	return d.handshake(c.raw, c.srv.cfg.Limits, c.srv.ownHostKeys())
 }
 

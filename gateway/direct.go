@@ -24,13 +24,15 @@ func (c *conn) routeOf(ctx context.Context, p *proof) error {
 	if err != nil {
 		return err
 	}
-	entered, err := c.srv.enter(c.srv.rules.Load(), route{identity: p.identity, named: name, target: target, port: sshPort, osUser: osUser})
+	entered, err := c.srv.enter(c.srv.rules.Load(), route{identity: p.identity, proven: p.at, named: name, target: target, port: sshPort, osUser: osUser})
 	if err != nil {
 		return err
 	}
 	if entered.obligations.Mode == authz.ModePassthrough {
-		return &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: name,
-			Detail: "policy allows passthrough only, which needs the jump: ssh -J " + osUser + "@GATEWAY " + osUser + "@" + name}
+		return &authz.Refusal{
+			Reason: authz.ReasonUnsupportedTarget, Subject: name,
+			Detail: "policy allows passthrough only, which needs the jump: ssh -J " + osUser + "@GATEWAY " + osUser + "@" + name,
+		}
 	}
 	p.route = entered
 	return nil
@@ -50,6 +52,7 @@ func (c *conn) direct(client leg, p *proof) error {
 // join carries everything between a client and the machine until one of them ends.
 func (v *visit) join(client leg, up *upstream) error {
 	defer up.close()
+	v.recheck(v.conn.srv.rules.Load()) // a reload may have come during the login
 	r := v.current()
 	err := runBridge(v.ctx, client, up.wait, bridgeConfig{
 		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice,

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -99,7 +101,7 @@ func (u unwilling) SignWithAlgorithm(io.Reader, []byte, string) (*ssh.Signature,
 func TestTheUserThatCountsIsTheOneOfTheProvenRequest(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	c := newConn(w.srv, nil, sourceOf(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}))
-	d := &doorman{ctx: t.Context(), rules: w.srv.rules.Load(), source: c.source, admit: c.admit, explain: c.text}
+	d := &doorman{ctx: t.Context(), srv: w.srv, source: c.source, admit: c.admit, explain: c.text}
 	key := w.keys["alice"].PublicKey()
 	if _, err := d.offered(named("ec2-user@web-1"), key); err != nil {
 		t.Fatal(err)
@@ -129,8 +131,7 @@ func (named) RemoteAddr() net.Addr  { return nil }
 func (named) LocalAddr() net.Addr   { return nil }
 
 func TestDirectShape(t *testing.T) {
-	w := newWorld(t, worldOptions{})
-	w.machine.banner = "authorized use \x1b[31monly\n"
+	w := newWorld(t, worldOptions{banner: "authorized use \x1b[31monly\n"})
 	for _, user := range []string{"ec2-user@" + worldInstance, "ec2-user+" + worldInstance, "ec2-user%web-1"} {
 		client := w.mustConnect(t, as(user, w.keys["alice"]))
 		out, errs, status := run(t, client, "whoami")
@@ -170,7 +171,7 @@ func TestDirectShapeRefusesInTheBannerAfterProof(t *testing.T) {
 }
 
 func TestRevokedKeyIsToldOnlyAfterProof(t *testing.T) {
-	w := newWorld(t, worldOptions{cfg: func(c *Config) {}})
+	w := newWorld(t, worldOptions{})
 	revoked, err := authz.NewDirectory(authz.DirectoryConfig{People: w.people, RevokedKeys: [][]byte{[]byte(authorized(w.keys["alice"]) + "\n")}})
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +234,7 @@ func TestWeakAlgorithmsAreNotAccepted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := as("x", w.keys["alice"]).config(ssh.InsecureIgnoreHostKey()) //nolint:gosec // the outer key is not what is tested
+		client := as("x", w.keys["alice"]).config(ssh.InsecureIgnoreHostKey())
 		client.Config = config
 		var negotiation *ssh.AlgorithmNegotiationError
 		if _, _, _, err := ssh.NewClientConn(raw, w.addr, client); !errors.As(err, &negotiation) {
@@ -274,5 +275,86 @@ func TestListShowsOnlyWhatPolicyAllows(t *testing.T) {
 	}
 	if out, _, _ := run(t, w.mustConnect(t, as("x", w.keys["bob"])), "ls"); !strings.Contains(out, worldInstance) {
 		t.Errorf("bob sees %q", out)
+	}
+}
+
+// TestTheHintIsGivenToStrangersNotToOwnersOfManyKeys: an agent offers its keys in its own order, and the good one may be the second.
+func TestTheHintIsGivenToStrangersNotToOwnersOfManyKeys(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	for i, want := range []int{1, 0} {
+		l := as("x", newKeyOnce(t, w, "old"), w.keys["alice"])
+		w.mustConnect(t, l)
+		if got := strings.Count(l.banner.String(), "is not known here"); got != want {
+			t.Errorf("login %d: %d hints, want %d", i, got, want)
+		}
+	}
+	stranger := as("x", w.keys["stranger"], newKey(t), newKey(t))
+	if _, err := w.connect(t, stranger); err == nil || strings.Count(stranger.banner.String(), "is not known here") != 1 {
+		t.Errorf("a stranger with three keys: %v, told %q", err, stranger.banner.String())
+	}
+}
+
+// newKeyOnce gives the key of that name, made at the first call.
+func newKeyOnce(t *testing.T, w *world, name string) ssh.Signer {
+	t.Helper()
+	if w.keys[name] == nil {
+		w.keys[name] = newKey(t)
+	}
+	return w.keys[name]
+}
+
+func TestOnlyKeysThatInstanceConnectTakesArePushed(t *testing.T) {
+	_, ecdsaKey := newECDSA(t)
+	ed := newKey(t)
+	cert := &ssh.Certificate{Key: ed.PublicKey(), CertType: ssh.UserCert}
+	if err := cert.SignCert(rand.Reader, newKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pushable(cert); err != nil || !bytes.Equal(got.Marshal(), ed.PublicKey().Marshal()) {
+		t.Errorf("of a certificate: %v, %v", got, err)
+	}
+	for _, key := range []ssh.PublicKey{nil, ecdsaKey} {
+		if _, err := pushable(key); reasonOf(err) != authz.ReasonUnsupportedTarget {
+			t.Errorf("%v: %v", key, err)
+		}
+	}
+}
+
+func newECDSA(t *testing.T) (*ecdsa.PrivateKey, ssh.PublicKey) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private, public
+}
+
+func TestTheGatewayShowsACertificateForItsOwnNames(t *testing.T) {
+	w := newWorld(t, worldOptions{cfg: func(c *Config) { c.Names = []string{"gw.example"} }})
+	checker := &ssh.CertChecker{IsHostAuthority: func(key ssh.PublicKey, _ string) bool {
+		return bytes.Equal(key.Marshal(), w.hostCA.PublicKey().Marshal())
+	}}
+	for name, algorithm := range map[string]string{"certificate": ssh.CertAlgoED25519v01, "bare key": ssh.KeyAlgoED25519} {
+		raw, err := net.Dial("tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := ssh.FixedHostKey(w.srv.cfg.HostKeys[0].PublicKey())
+		if algorithm == ssh.CertAlgoED25519v01 {
+			check = checker.CheckHostKey
+		}
+		config := as("x", w.keys["alice"]).config(check)
+		config.HostKeyAlgorithms = []string{algorithm}
+		conn, _, _, err := ssh.NewClientConn(raw, "gw.example:22", config)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			_ = raw.Close()
+			continue
+		}
+		_ = conn.Close()
 	}
 }

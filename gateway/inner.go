@@ -27,7 +27,7 @@ func (v *visit) inner(channel ssh.NewChannel, outer *proof) error {
 
 	attempt := &attempt{visit: v, up: openUpstream(v)}
 	defer func() { attempt.up.close() }()
-	d := &doorman{ctx: v.ctx, rules: v.conn.srv.rules.Load(), source: v.conn.source, explain: v.text}
+	d := &doorman{ctx: v.ctx, srv: v.conn.srv, source: v.conn.source, explain: v.text}
 	d.admit = func(_ context.Context, p *proof) error { return attempt.admit(outer, p) }
 	if r.obligations.InnerAuth == authz.InnerAuthConnection {
 		d.waived = outer.identity
@@ -77,7 +77,7 @@ func (a *attempt) admit(outer, p *proof) error {
 		}
 	}
 	before := a.visit.current()
-	if err := a.visit.settle(p.identity, osUser); err != nil {
+	if err := a.visit.settle(p, osUser); err != nil {
 		return err
 	}
 	now := a.visit.current()

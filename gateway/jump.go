@@ -66,7 +66,7 @@ type directTCPIP struct {
 	OriginPort uint32
 }
 
-// openMachine answers a direct-tcpip. The host is only ever a name for Cloud.Resolve; nothing is dialled from here.
+// openMachine answers a direct-tcpip. The host is only ever a name for Cloud.Resolve; nothing is dialed from here.
 func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
 	ref := newRef()
 	r, mode, err := c.routeTo(channel.ExtraData(), p)
@@ -75,6 +75,9 @@ func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
 		return
 	}
 	v := c.newVisit(r, mode, ref)
+	if mode == modePort {
+		v.remember(granted{authz.ActionForwardLocal, r.named, r.port})
+	}
 	if mode != modeInspected { // the inner login has the last word otherwise
 		c.srv.record(v.event(EventTargetAllowed))
 	}
@@ -91,7 +94,7 @@ func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
 
 // routeTo decides where a direct-tcpip leads, and how. What is known of the route is returned with a refusal, too.
 func (c *conn) routeTo(payload []byte, p *proof) (route, string, error) {
-	r := route{identity: p.identity}
+	r := route{identity: p.identity, proven: p.at}
 	var dest directTCPIP
 	if err := ssh.Unmarshal(payload, &dest); err != nil || dest.Port == 0 || dest.Port > 65535 {
 		return r, "", &authz.Refusal{Reason: authz.ReasonBadTargetName, Detail: "malformed request"}
@@ -114,8 +117,10 @@ func (c *conn) routeTo(payload []byte, p *proof) (route, string, error) {
 		return r, "", err
 	}
 	if entered.obligations.Mode == authz.ModePassthrough {
-		return r, "", &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named,
-			Detail: "policy allows passthrough only: name the user of the machine in the login to the gateway, as in ssh -J ec2-user@GATEWAY"}
+		return r, "", &authz.Refusal{
+			Reason: authz.ReasonNotPermitted, Subject: r.named,
+			Detail: "policy allows passthrough only: name the user of the machine in the login to the gateway, as in ssh -J ec2-user@GATEWAY",
+		}
 	}
 	return *entered, modeInspected, nil
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -86,7 +87,8 @@ func TestNamesThatAreNoMachineAreRefusedInWordsAndNeverDialled(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "169.254.169.254", "localhost", "::1", "fd00:ec2::254", "0x7f000001", "2130706433", "example.com", "", "a\x1b[31mb", strings.Repeat("a", 300)} {
 		payload := ssh.Marshal(directTCPIP{Host: host, Port: 22, OriginHost: "127.0.0.1", OriginPort: 65535})
 		_, _, err := outer.OpenChannel("direct-tcpip", payload)
-		refused, ok := err.(*ssh.OpenChannelError)
+		var refused *ssh.OpenChannelError
+		ok := errors.As(err, &refused)
 		if !ok || !strings.Contains(refused.Message, "[ref ") {
 			t.Errorf("%q: %v", host, err)
 		}
@@ -144,8 +146,8 @@ func TestWhatStandsInTheWayOfAMachineIsSaid(t *testing.T) {
 				}
 				_, err = inner.NewSession()
 			}
-			refused, ok := err.(*ssh.OpenChannelError)
-			if !ok || !strings.Contains(refused.Message, test.message) {
+			var refused *ssh.OpenChannelError
+			if !errors.As(err, &refused) || !strings.Contains(refused.Message, test.message) {
 				t.Fatalf("told %v, want %q", err, test.message)
 			}
 			_, ref, _ := strings.Cut(refused.Message, "[ref ")

@@ -227,7 +227,7 @@ func TestASilentClientIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, chans, reqs, err := ssh.NewClientConn(raw, w.addr, as("x", w.keys["alice"]).config(ssh.InsecureIgnoreHostKey())) //nolint:gosec // the outer key is not what is tested
+	conn, chans, reqs, err := ssh.NewClientConn(raw, w.addr, as("x", w.keys["alice"]).config(ssh.InsecureIgnoreHostKey()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func (c *conn) builtin(channel ssh.NewChannel, p *proof) {
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
 	command, pty, ok := awaitCommand(reqs)
-	go ssh.DiscardRequests(reqs) // ends with the channel, which is closed below
+	c.tasks.Go(func() { ssh.DiscardRequests(reqs) }) // ends with the channel, which is closed below
 	if !ok {
 		return
 	}

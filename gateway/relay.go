@@ -73,7 +73,7 @@ func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, e
 		_ = port.Close()
 		return fmt.Errorf("accept the port: %w", err)
 	}
-	reqs, left := closeNotice(reqs)
+	reqs, left := v.conn.closeNotice(reqs)
 	client := newChanConn(stream, reqs, v.conn.raw.LocalAddr(), v.conn.raw.RemoteAddr())
 	began := time.Now()
 	in, out, err := relay(v.ctx, client, port, left, v.conn.srv.cfg.Limits.PortLinger)
@@ -138,15 +138,15 @@ func endInput(port net.Conn, answer *stirred, linger time.Duration) error {
 }
 
 // closeNotice passes requests on and closes the second channel when they have ended, which is when the peer has closed.
-func closeNotice(reqs <-chan *ssh.Request) (passed <-chan *ssh.Request, left <-chan struct{}) {
+func (c *conn) closeNotice(reqs <-chan *ssh.Request) (passed <-chan *ssh.Request, left <-chan struct{}) {
 	out, gone := make(chan *ssh.Request), make(chan struct{})
-	go func() { // ends with the channel; whoever serves passed never stops before
+	c.tasks.Go(func() { // ends with the channel; whoever serves passed never stops before
 		defer close(gone)
 		defer close(out)
 		for req := range reqs {
 			out <- req
 		}
-	}()
+	})
 	return out, gone
 }
 

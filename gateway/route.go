@@ -12,7 +12,8 @@ import (
 // modified; withUser and Server.enter give changed copies.
 type route struct {
 	identity    *authz.Identity
-	named       string // as typed
+	proven      time.Time // when identity was
+	named       string    // as typed
 	target      *authz.Instance
 	port        int
 	osUser      string // empty until the login that tells it
@@ -53,14 +54,16 @@ func (s *Server) judge(now *rules, r *route, action authz.Action, host string, p
 		return decision, &authz.Refusal{Reason: reason, Subject: r.named, Action: string(action), Detail: decision.Message}
 	}
 	if decision.Obligations.Record {
-		return authz.Decision{}, &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Action: string(action),
-			Detail: "policy demands a recording, and this gateway does not record"}
+		return authz.Decision{}, &authz.Refusal{
+			Reason: authz.ReasonNotPermitted, Subject: r.named, Action: string(action),
+			Detail: "policy demands a recording, and this gateway does not record",
+		}
 	}
 	return decision, nil
 }
 
 // enter decides whether the person may be on the machine at all, and as which role. Where the OS user is not known yet the answer is about the most
-// favourable one (authz.Policy.Decide), and enter must be asked again when it is.
+// favorable one (authz.Policy.Decide), and enter must be asked again when it is.
 func (s *Server) enter(now *rules, r route) (*route, error) {
 	decision, err := s.judge(now, &r, authz.ActionConnect, "", 0)
 	if err != nil {

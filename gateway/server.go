@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
@@ -20,6 +22,7 @@ type Server struct {
 	rules    atomic.Pointer[rules]
 	startups *startups
 	seats    *seats
+	beside   *lru.Cache[string, struct{}] // fingerprints of unknown keys that were offered by clients who then proved a good one
 
 	cut context.CancelCauseFunc // ends every connection at once
 	ctx context.Context         // ended by cut; the parent of every connection
@@ -36,6 +39,9 @@ type rules struct {
 	directory Directory
 	policy    Policy
 }
+
+// besideKept bounds Server.beside; what falls out costs its owner one hint.
+const besideKept = 4096
 
 // Causes for which the server itself ends connections.
 var (
@@ -55,6 +61,10 @@ func New(cfg Config) (*Server, error) {
 		seats:     newSeats(cfg.Limits),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
+	}
+	var err error
+	if s.beside, err = lru.New[string, struct{}](besideKept); err != nil {
+		return nil, err
 	}
 	s.rules.Store(&rules{cfg.Directory, cfg.Policy})
 	s.ctx, s.cut = context.WithCancelCause(context.Background())

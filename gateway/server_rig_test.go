@@ -47,10 +47,10 @@ type world struct {
 
 // worldOptions changes what is unusual in a test.
 type worldOptions struct {
-	policy  string // Cedar; empty: the built-in policy
-	limits  Limits
-	cfg     func(*Config)
-	ambient bool // nobody has a role
+	policy string // Cedar; empty: the built-in policy
+	limits Limits
+	cfg    func(*Config)
+	banner string // of the machine
 }
 
 func newWorld(t *testing.T, o worldOptions) *world {
@@ -59,7 +59,7 @@ func newWorld(t *testing.T, o worldOptions) *world {
 		audit: &heldAudit{}, log: &lockedBuffer{}, hostCA: newKey(t), served: make(chan error, 1),
 		keys: map[string]ssh.Signer{"alice": newKey(t), "alice-second": newKey(t), "bob": newKey(t), "stranger": newKey(t)},
 	}
-	w.machine = newMachine(t)
+	w.machine = newMachine(t, o.banner)
 	w.cloud = newFakeCloud(w.machine)
 	w.people = []authz.Person{
 		{Name: "alice", Keys: []string{authorized(w.keys["alice"]), authorized(w.keys["alice-second"])}, Role: worldRole},
@@ -172,7 +172,7 @@ func (w *world) connect(t *testing.T, l *login) (*ssh.Client, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, chans, reqs, err := ssh.NewClientConn(raw, w.addr, l.config(ssh.InsecureIgnoreHostKey())) //nolint:gosec // the outer key is not what is tested
+	conn, chans, reqs, err := ssh.NewClientConn(raw, w.addr, l.config(ssh.InsecureIgnoreHostKey()))
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
@@ -385,13 +385,13 @@ type machine struct {
 	conns   []net.Conn
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T, banner string) *machine {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{addr: listener.Addr().String(), listener: listener, hostKey: newKey(t), trusted: map[string][]string{}}
+	m := &machine{addr: listener.Addr().String(), listener: listener, hostKey: newKey(t), banner: banner, trusted: map[string][]string{}}
 	m.tasks.Go(func() {
 		for {
 			raw, err := listener.Accept()

@@ -126,7 +126,7 @@ func TestStartSessionDoesNotWaitForTheInnerLogin(t *testing.T) {
 	_ = raw.Close()
 }
 
-// TestKeyPushRunsBesideTheSession: neither waits for the other to be finished.
+// TestKeyPushRunsBesideKeyExchange: neither waits for the other to be finished.
 func TestKeyPushRunsBesideKeyExchange(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	version := make(chan struct{})
@@ -214,14 +214,14 @@ func (c *endingConn) Read(b []byte) (int, error) {
 
 func TestLeavingWhileConnectingLeavesNothingOpen(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	dialled := make(chan struct{})
+	dialed := make(chan struct{})
 	w.cloud.port = func(int) (net.Conn, error) {
-		close(dialled)
+		close(dialed)
 		near, _ := tcpPair(t) // says nothing
 		return near, nil
 	}
 	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))
-	receive(t, dialled, "the session")
+	receive(t, dialed, "the session")
 	_ = client.Close()
 	w.audit.waitFor(t, EventConnectionClosed) // the world's end checks that no session is left
 }

@@ -53,6 +53,7 @@ func (c *conn) newVisit(r route, mode, ref string) *visit {
 	c.mu.Lock()
 	c.visits[v] = struct{}{}
 	c.mu.Unlock()
+	v.recheck(c.srv.rules.Load()) // a reload may have come since the policy was asked
 	return v
 }
 
@@ -75,16 +76,18 @@ func (v *visit) end(err error) {
 }
 
 // settle fixes the OS user, as the inner login tells it, and asks the policy with it.
-func (v *visit) settle(identity *authz.Identity, osUser string) error {
+func (v *visit) settle(p *proof, osUser string) error {
 	r := v.current().withUser(osUser)
-	r.identity = identity
+	r.identity, r.proven = p.identity, p.at
 	entered, err := v.conn.srv.enter(v.conn.srv.rules.Load(), r)
 	if err != nil {
 		return err
 	}
 	if entered.obligations.Mode == authz.ModePassthrough {
-		return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named,
-			Detail: "for this user the policy allows passthrough only: name the user in the login to the gateway, as in ssh -J " + osUser + "@GATEWAY"}
+		return &authz.Refusal{
+			Reason: authz.ReasonNotPermitted, Subject: r.named,
+			Detail: "for this user the policy allows passthrough only: name the user in the login to the gateway, as in ssh -J " + osUser + "@GATEWAY",
+		}
 	}
 	v.mu.Lock()
 	v.route = *entered
@@ -117,12 +120,17 @@ func (v *visit) permit(action authz.Action, destHost string, destPort int) error
 		return err
 	}
 	v.shorten(decision.Obligations.MaxSession)
+	v.remember(granted{action, destHost, destPort})
+	return nil
+}
+
+// remember notes what was allowed, so that recheck judges it again.
+func (v *visit) remember(g granted) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.allowed) < asksKept {
-		v.allowed[granted{action, destHost, destPort}] = struct{}{}
+		v.allowed[g] = struct{}{}
 	}
-	return nil
 }
 
 // shorten ends the stay after limit, counted from its beginning, unless it ends sooner anyway.
@@ -152,7 +160,7 @@ func (v *visit) recheck(now *rules) {
 		asked = append(asked, a)
 	}
 	v.mu.Unlock()
-	err := now.directory.StillValid(r.identity, v.conn.srv.judgedAt(v.began))
+	err := now.directory.StillValid(r.identity, v.conn.srv.judgedAt(r.proven))
 	var entered *route
 	if err == nil {
 		entered, err = v.conn.srv.enter(now, r)
