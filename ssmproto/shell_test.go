@@ -1,0 +1,75 @@
+package ssmproto
+
+import (
+	"io"
+	"strings"
+	"testing"
+)
+
+func commandRequest() string {
+	return strings.Replace(portRequest, `"Port","Properties":{"portNumber":"22"}`, `"NonInteractiveCommands","Properties":null`, 1)
+}
+
+func TestCommandWithSeparateOutput(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request = commandRequest()
+		s, err := DialShell(t.Context(), f.grant(), f.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.send(PayloadOutput, []byte("out"))
+		f.send(PayloadStdErr, []byte("err"))
+		if _, known := s.ExitCode(); known {
+			t.Error("an exit code before the end")
+		}
+		f.send(PayloadExitCode, []byte("EXIT_CODE: 7"))
+		f.closeSession("")
+		for want, stream := range map[string]io.Reader{"out": s, "err": s.Stderr()} {
+			if got, err := io.ReadAll(stream); string(got) != want || err != nil {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		}
+		if code, known := s.ExitCode(); code != 7 || !known {
+			t.Errorf("exit code %d, known %v", code, known)
+		}
+		_ = s.Close()
+	})
+}
+
+func TestTerminal(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request = strings.Replace(commandRequest(), "NonInteractiveCommands", SessionStandardStream, 1)
+		s, err := DialShell(t.Context(), f.grant(), f.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Resize(Size{Cols: 120, Rows: 40}); err != nil {
+			t.Error(err)
+		}
+		mustWrite(t, s, []byte("sleep 100\r"))
+		if err := s.Signal(Interrupt); err != nil {
+			t.Error(err)
+		}
+		f.await("the input", func() bool { return len(f.received) == 11 })
+		equal(t, "input", []byte(f.received), []byte("sleep 100\r\x03"))
+		equal(t, "size", string(f.others[1].Payload), `{"cols":120,"rows":40}`)
+		_ = s.Close()
+		equal(t, "TerminateSession calls", f.terminated, 1) // the flag is for ports only
+		if err := s.Signal(Interrupt); err == nil {
+			t.Error("a signal after the end")
+		}
+	})
+}
+
+// TestConnWithoutStderr: a plain Conn is not stopped by what it does not read.
+func TestConnWithoutStderr(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request = commandRequest()
+		c := f.dial(func(o *Options) { o.ReadBuffer = 10 << 10 })
+		for range 100 {
+			f.send(PayloadStdErr, noise(1, 1000))
+		}
+		f.write([]byte("out"))
+		mustRead(t, c, []byte("out"))
+	})
+}
