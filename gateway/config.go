@@ -24,9 +24,6 @@ type Config struct {
 	Policy    Policy
 	// HostKeys are the gateway's own keys, shown on the outer connection, at most one of each type.
 	HostKeys []ssh.Signer
-	// Names are what people call the gateway in their ssh_config. With any, and an Issuer that has a CA, the gateway also shows a host certificate for
-	// them, so that the one @cert-authority line is enough for the gateway too.
-	Names []string
 	// Issuer makes the keys under which the gateway stands in for machines.
 	Issuer Issuer
 	// Verifier decides whether to believe the key that a machine shows.
