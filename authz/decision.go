@@ -148,7 +148,7 @@ func (o *Obligations) restrict(one Obligations) {
 	if one.InnerAuth == InnerAuthKey {
 		o.InnerAuth = InnerAuthKey
 	}
-	if one.Mode == ModeInspected || one.Record { // bytes alone cannot be recorded
+	if one.Mode == ModeInspected { // where recording is required, always: LoadPolicy refuses it beside passthrough
 		o.Mode = ModeInspected
 	}
 }

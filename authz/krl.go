@@ -222,9 +222,7 @@ func (a *krlAuthority) revokes(cert *ssh.Certificate) bool {
 	if a.keyIDs[cert.KeyId] {
 		return true
 	}
-	if cert.Serial == 0 {
-		return false
-	}
+	// Serial 0, which is no serial, is in none of these: the parser saw to it.
 	return slices.ContainsFunc(a.ranges, func(r serialRange) bool { return r.lo <= cert.Serial && cert.Serial <= r.hi }) ||
 		slices.ContainsFunc(a.bitmaps, func(b serialBitmap) bool { return b.has(cert.Serial) })
 }
