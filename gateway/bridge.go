@@ -23,7 +23,7 @@ type leg struct {
 	reqs  <-chan *ssh.Request
 }
 
-// gatekeeper judges what the person may do on the machine. The answer is nil or an *authz.Refusal. It must be quick: it does no I/O.
+// gatekeeper judges what the person may do on the machine, by policy and by what key or certificate grant. The answer is nil or an *authz.Refusal. It must be quick: it does no I/O.
 // For unix sockets destHost is the path and destPort 0; for actions without a destination both are zero.
 type gatekeeper interface {
 	permit(action authz.Action, destHost string, destPort int) error
@@ -45,7 +45,7 @@ type observer interface {
 
 // bridgeConfig is what a bridge needs to know of the person and the house. gate, watch and text are required.
 type bridgeConfig struct {
-	grants authz.ChannelGrants
+	grants authz.ChannelGrants // PTY and ForceCommand are enforced here; about everything else in it the gate is asked
 	gate   gatekeeper
 	watch  observer
 	text   func(error) string // the sentence for the person

@@ -9,7 +9,7 @@ import (
 
 // What observer.channelRequest finds behind the name of a request that was not passed on.
 const (
-	refusedSuffix  = "-refused"  // grants or policy said no
+	refusedSuffix  = "-refused"  // the gate said no
 	replacedSuffix = "-replaced" // a forced command was run instead, and is told next
 )
 

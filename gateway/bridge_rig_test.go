@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -173,7 +174,7 @@ var rigHostKey = sync.OnceValue(func() ssh.Signer {
 })
 
 func serverLeg(t testing.TB, conn net.Conn) leg {
-	config := &ssh.ServerConfig{NoClientAuth: true}
+	config := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: "SSH-2.0-OpenSSH_compatible_test"}
 	config.AddHostKey(rigHostKey())
 	server, chans, reqs, err := ssh.NewServerConn(conn, config)
 	if err != nil {
@@ -252,13 +253,13 @@ func refusedOpen(t testing.TB, conn ssh.Conn, kind string, payload []byte) *ssh.
 type scriptedGate struct {
 	mu     sync.Mutex
 	forbid map[authz.Action]bool
-	asked  []authz.Action
+	asked  []string // action host:port
 }
 
-func (g *scriptedGate) permit(action authz.Action, _ string, _ int) error {
+func (g *scriptedGate) permit(action authz.Action, host string, port int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.asked = append(g.asked, action)
+	g.asked = append(g.asked, fmt.Sprintf("%s %s:%d", action, host, port))
 	if g.forbid[action] {
 		return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: string(action)}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,41 +83,39 @@ func TestHalfCloseTravelsDown(t *testing.T) {
 }
 
 func TestDirectForwardsAreJudged(t *testing.T) {
-	limited := allGrants
-	limited.PermitOpen = []string{"db:5432", "*:80", "[::1]:22", "any:*"}
-	none := allGrants
-	none.PortForwarding = false
 	socket := ssh.Marshal(struct{ Path, A string }{"/run/x.sock", ""})
 	for name, c := range map[string]struct {
-		grants  authz.ChannelGrants
 		forbid  authz.Action
 		kind    string
 		payload []byte
+		asked   string // what the gate is asked about; empty: it is not
 		allowed bool
 	}{
-		"no port forwarding":       {grants: none, kind: "direct-tcpip", payload: directTo("db", 5432)},
-		"no forwarding, socket":    {grants: none, kind: "direct-streamlocal@openssh.com", payload: socket},
-		"by policy":                {grants: allGrants, forbid: authz.ActionForwardLocal, kind: "direct-tcpip", payload: directTo("db", 5432)},
-		"by policy, socket":        {grants: allGrants, forbid: authz.ActionForwardLocal, kind: "direct-streamlocal@openssh.com", payload: socket},
-		"on the list":              {grants: limited, kind: "direct-tcpip", payload: directTo("DB", 5432), allowed: true},
-		"on the list, any host":    {grants: limited, kind: "direct-tcpip", payload: directTo("x", 80), allowed: true},
-		"on the list, IPv6":        {grants: limited, kind: "direct-tcpip", payload: directTo("::1", 22), allowed: true},
-		"on the list, any port":    {grants: limited, kind: "direct-tcpip", payload: directTo("any", 9), allowed: true},
-		"not on the list":          {grants: limited, kind: "direct-tcpip", payload: directTo("db", 5433)},
-		"no socket is on the list": {grants: limited, kind: "direct-streamlocal@openssh.com", payload: socket},
-		"port out of range":        {grants: allGrants, kind: "direct-tcpip", payload: directTo("db", 65536)},
-		"malformed":                {grants: allGrants, kind: "direct-tcpip", payload: []byte("?")},
+		"port":              {kind: "direct-tcpip", payload: directTo("db", 5432), asked: "db:5432", allowed: true},
+		"socket":            {kind: "direct-streamlocal@openssh.com", payload: socket, asked: "/run/x.sock:0", allowed: true},
+		"port, forbidden":   {forbid: authz.ActionForwardLocal, kind: "direct-tcpip", payload: directTo("::1", 22), asked: "::1:22"},
+		"socket, forbidden": {forbid: authz.ActionForwardLocal, kind: "direct-streamlocal@openssh.com", payload: socket, asked: "/run/x.sock:0"},
+		"port out of range": {kind: "direct-tcpip", payload: directTo("db", 65536)},
+		"malformed":         {kind: "direct-tcpip", payload: []byte("?")},
+		"malformed socket":  {kind: "direct-streamlocal@openssh.com", payload: []byte("?")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var reached atomic.Bool
-			r := newRig(t, rigOptions{
-				config: func(cfg *bridgeConfig) { cfg.grants = c.grants },
-				onOpen: func(nc ssh.NewChannel) { reached.Store(true); echoAfterEOF(nc) },
-			})
+			r := newRig(t, rigOptions{onOpen: func(nc ssh.NewChannel) {
+				reached.Store(true)
+				echoAfterEOF(nc)
+			}})
 			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
 			ch, reqs, err := r.client.OpenChannel(c.kind, c.payload)
 			if (err == nil) != c.allowed || reached.Load() != c.allowed {
 				t.Errorf("got %v, reached %v; want allowed %v", err, reached.Load(), c.allowed)
+			}
+			want := []string{string(authz.ActionForwardLocal) + " " + c.asked}
+			if c.asked == "" {
+				want = nil
+			}
+			if !slices.Equal(r.gate.asked, want) {
+				t.Errorf("the gate was asked %q, want %q", r.gate.asked, want)
 			}
 			if err == nil {
 				go ssh.DiscardRequests(reqs)
@@ -330,30 +329,21 @@ func TestCancelledForwardAdmitsNothing(t *testing.T) {
 }
 
 func TestRemoteForwardsAreJudged(t *testing.T) {
-	limited := allGrants
-	limited.PermitListen = []string{"8080", "*:9000", "10.0.?.1:*"}
-	none := allGrants
-	none.PortForwarding = false
 	for name, c := range map[string]struct {
-		grants  authz.ChannelGrants
 		forbid  authz.Action
 		at      bind
+		asked   string
 		allowed bool
 	}{
-		"plain":              {grants: allGrants, at: bind{host: "", port: 1}, allowed: true},
-		"no port forwarding": {grants: none, at: bind{host: "localhost", port: 1}},
-		"by policy":          {grants: allGrants, forbid: authz.ActionForwardRemote, at: bind{host: "localhost", port: 1}},
-		"port only":          {grants: limited, at: bind{host: "127.0.0.1", port: 8080}, allowed: true},
-		"port only, all":     {grants: limited, at: bind{host: "0.0.0.0", port: 8080}},
-		"any host":           {grants: limited, at: bind{host: "0.0.0.0", port: 9000}, allowed: true},
-		"wildcard":           {grants: limited, at: bind{host: "10.0.5.1", port: 7}, allowed: true},
-		"not on the list":    {grants: limited, at: bind{host: "localhost", port: 8081}},
-		"socket with a list": {grants: limited, at: bind{host: "/tmp/s", socket: true}},
-		"socket":             {grants: allGrants, at: bind{host: "/tmp/s", socket: true}, allowed: true},
+		"port":              {at: bind{host: "", port: 0}, asked: ":0", allowed: true},
+		"socket":            {at: bind{host: "/tmp/s", socket: true}, asked: "/tmp/s:0", allowed: true},
+		"port, forbidden":   {forbid: authz.ActionForwardRemote, at: bind{host: "localhost", port: 1}, asked: "localhost:1"},
+		"socket, forbidden": {forbid: authz.ActionForwardRemote, at: bind{host: "/tmp/s", socket: true}, asked: "/tmp/s:0"},
+		"port out of range": {at: bind{host: "localhost", port: 65536}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			grant, _ := listening(t, false)
-			r := newRig(t, rigOptions{onGlobal: grant, config: func(cfg *bridgeConfig) { cfg.grants = c.grants }})
+			r := newRig(t, rigOptions{onGlobal: grant})
 			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
 			request, payload := "tcpip-forward", ssh.Marshal(tcpListen{c.at.host, c.at.port})
 			if c.at.socket {
@@ -361,6 +351,12 @@ func TestRemoteForwardsAreJudged(t *testing.T) {
 			}
 			if ok, _, err := r.client.SendRequest(request, true, payload); ok != c.allowed || err != nil {
 				t.Errorf("got %v, %v; want %v", ok, err, c.allowed)
+			}
+			if c.asked == "" {
+				return
+			}
+			if want := string(authz.ActionForwardRemote) + " " + c.asked; !slices.Equal(r.gate.asked, []string{want}) {
+				t.Errorf("the gate was asked %q, want %q", r.gate.asked, want)
 			}
 			want := request + " " + c.at.String()
 			if !c.allowed {
@@ -370,5 +366,15 @@ func TestRemoteForwardsAreJudged(t *testing.T) {
 				t.Errorf("audit: %v, want %s", got, want)
 			}
 		})
+	}
+}
+
+func TestRemoteForwardsAreLimited(t *testing.T) {
+	grant, _ := listening(t, false)
+	r := newRig(t, rigOptions{onGlobal: grant, config: func(c *bridgeConfig) { c.limits.forwards = 2 }})
+	for i, want := range []bool{true, true, false} {
+		if ok, _, err := r.client.SendRequest("tcpip-forward", true, ssh.Marshal(tcpListen{"", uint32(8000 + i)})); ok != want || err != nil {
+			t.Errorf("forward %d: %v, %v; want %v", i, ok, err, want)
+		}
 	}
 }

@@ -15,12 +15,9 @@ const originalCommand = "SSH_ORIGINAL_COMMAND"
 // internalSFTP is how certificates and keys force file transfer only (sshd_config(5), ForceCommand). It is a name for the subsystem, not a program.
 const internalSFTP = "internal-sftp"
 
-// mayHave asks grants and policy about something beside the program. The session goes on without it, and stderr says why.
-func (c *channel) mayHave(req *ssh.Request, granted bool, action authz.Action) bool {
-	err := notGranted(string(action))
-	if granted {
-		err = c.bridge.cfg.gate.permit(action, "", 0)
-	}
+// mayHave asks about something beside the program. The session goes on without it, and stderr says why.
+func (c *channel) mayHave(req *ssh.Request, action authz.Action) bool {
+	err := c.bridge.cfg.gate.permit(action, "", 0)
 	if err == nil {
 		return true
 	}
@@ -67,7 +64,7 @@ func (c *channel) askEnv(req *ssh.Request) {
 
 // askX11 relays x11-req. The mark is set before the request leaves: the machine's first x11 open may overtake the answer.
 func (c *channel) askX11(req *ssh.Request) {
-	if !c.mayHave(req, c.bridge.cfg.grants.X11Forwarding, authz.ActionX11) {
+	if !c.mayHave(req, authz.ActionX11) {
 		return
 	}
 	c.bridge.mu.Lock()
@@ -79,7 +76,7 @@ func (c *channel) askX11(req *ssh.Request) {
 
 // askAgent relays the request to forward the agent. OpenSSH wants no answer to it, so a refusal shows on stderr only.
 func (c *channel) askAgent(req *ssh.Request) {
-	if !c.mayHave(req, c.bridge.cfg.grants.AgentForwarding, authz.ActionAgentForward) {
+	if !c.mayHave(req, authz.ActionAgentForward) {
 		return
 	}
 	c.bridge.mu.Lock()
