@@ -45,8 +45,8 @@ func newConn(s *Server, raw net.Conn, source netip.AddrPort) *conn {
 // serve is the whole life of the connection.
 func (c *conn) serve() {
 	defer logPanic(c.log, "connection")
-	defer func() { _ = c.raw.Close() }()
 	defer c.tasks.Wait()
+	defer func() { _ = c.raw.Close() }() // before the wait: after a panic nothing else would end the tasks
 	defer c.cancel(nil)
 	defer func() {
 		if c.seat != "" {

@@ -44,8 +44,9 @@ func (c *conn) direct(client leg, p *proof) error {
 	c.srv.record(v.event(EventTargetAllowed))
 	up := openUpstream(v)
 	up.login(p.route.osUser)
-	err := v.join(client, up)
-	v.end(err)
+	var err error = errFault // unless the stay ends by itself
+	defer func() { v.end(err) }()
+	err = v.join(client, up)
 	return err
 }
 

@@ -52,11 +52,22 @@ func (c *conn) serveChannel(channel ssh.NewChannel, p *proof) {
 		refuse(channel, ssh.UnknownChannelType, c.text(err))
 		return
 	}
-	if !c.start(task) {
+	if !c.start(func() { defer c.refuseAfterPanic(channel); task() }) {
 		err := &authz.Refusal{Reason: authz.ReasonTooManyConnections, Detail: fmt.Sprintf("%d on one connection", c.srv.cfg.Limits.MachinesPerConnection)}
 		refuse(channel, ssh.ResourceShortage, c.text(err))
 	}
 }
+
+// refuseAfterPanic keeps a client from waiting for an answer that a fault of ours has swallowed. To be deferred directly.
+func (c *conn) refuseAfterPanic(channel ssh.NewChannel) {
+	if fault := recover(); fault != nil {
+		c.log.Error("panic", "during", channel.ChannelType(), "panic", fmt.Sprint(fault), "stack", stack())
+		refuse(channel, ssh.ConnectionFailed, sentence(errFault, c.ref)) // does nothing where the channel has been answered
+	}
+}
+
+// errFault is what a person is told of a panic.
+var errFault = &authz.Refusal{Reason: authz.ReasonInternal}
 
 // directTCPIP is the payload of a direct-tcpip channel open, RFC 4254 section 7.2.
 type directTCPIP struct {
@@ -81,6 +92,8 @@ func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
 	if mode != modeInspected { // the inner login has the last word otherwise
 		c.srv.record(v.event(EventTargetAllowed))
 	}
+	err = errFault // unless the stay ends by itself
+	defer func() { v.end(err) }()
 	switch mode {
 	case modeInspected:
 		err = v.inner(channel, p)
@@ -89,7 +102,6 @@ func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
 	default:
 		err = v.plainPort(channel)
 	}
-	v.end(err)
 }
 
 // routeTo decides where a direct-tcpip leads, and how. What is known of the route is returned with a refusal, too.

@@ -245,3 +245,44 @@ func TestNewSaysAllThatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// TestAFaultEndsOneConnection: a panic in what one client asked for costs the others nothing, and that client gets an answer.
+func TestAFaultEndsOneConnection(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	bystander := w.mustConnect(t, as("x", w.keys["bob"]))
+	jumping := w.mustConnect(t, as("x", w.keys["alice"]))
+	for _, call := range []string{"resolve", "start", "push"} {
+		w.cloud.mu.Lock()
+		w.cloud.before = func(now string) {
+			if now == call {
+				panic("a fault in " + call)
+			}
+		}
+		w.cloud.mu.Unlock()
+		var err error
+		within(t, "an answer to the jump", func() {
+			var inner *ssh.Client
+			if inner, err = w.jump(t, jumping, worldInstance+":22", as("ec2-user", w.keys["alice"])); err == nil {
+				_, err = inner.NewSession()
+			}
+		})
+		if err == nil || !strings.Contains(err.Error(), "something went wrong in the gateway") || strings.Contains(err.Error(), "a fault in") {
+			t.Errorf("jump, fault in %s: told %v", call, err)
+		}
+		within(t, "an end of the direct login", func() {
+			var direct *ssh.Client
+			if direct, err = w.connect(t, as("ec2-user@"+worldInstance, w.keys["alice"])); err == nil {
+				_, err = direct.NewSession()
+			}
+		})
+		if err == nil {
+			t.Errorf("direct, fault in %s: no error", call)
+		}
+	}
+	if out, _, _ := run(t, bystander, "whoami"); !strings.HasPrefix(out, "bob\n") {
+		t.Errorf("the bystander got %q", out)
+	}
+	if log := w.log.String(); strings.Count(log, "a fault in") < 6 {
+		t.Errorf("the log tells of %d faults", strings.Count(log, "a fault in"))
+	}
+}

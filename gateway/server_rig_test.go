@@ -262,7 +262,8 @@ func newFakeCloud(m *machine) *fakeCloud {
 	}
 }
 
-func (f *fakeCloud) Resolve(_ context.Context, name string) (*authz.Instance, error) {
+func (f *fakeCloud) Resolve(ctx context.Context, name string) (*authz.Instance, error) {
+	f.call(ctx, "resolve")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.resolved = append(f.resolved, name)
