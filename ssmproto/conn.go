@@ -56,7 +56,8 @@ type Conn struct {
 	stderr   frameQueue
 	keepErr  bool // standard error is wanted (Shell)
 	exitCode *int
-	flagged  int // ConnectToPortError flags that no stream has claimed yet
+	claimed  bool // by a Mux
+	flagged  int  // ConnectToPortError flags that no stream has claimed yet
 	stalled  bool
 
 	readLimit, writeLimit deadline
@@ -121,6 +122,8 @@ func (c *Conn) readFrom(q *frameQueue, p []byte) (int, error) {
 		switch {
 		case c.abandon:
 			return 0, net.ErrClosed
+		case !c.claimed && c.peer.multiplexed():
+			return 0, ErrMultiplexed
 		case c.readLimit.passed:
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:
@@ -190,6 +193,8 @@ func (c *Conn) awaitRoom(patient bool) error {
 		switch {
 		case c.abandon && patient:
 			return net.ErrClosed
+		case patient && !c.claimed && c.peer.multiplexed():
+			return ErrMultiplexed // plain bytes would reach the agent as broken frames
 		case c.state == Closed:
 			return c.err
 		case !patient:

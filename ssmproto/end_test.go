@@ -38,9 +38,9 @@ func TestCloseDeliversTheTail(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		equal(t, "bytes that arrived", len(f.received), len(up))
-		equal(t, "messages that are not data", len(f.others), 2) // the handshake response and the flag
-		equal(t, "TerminateSession calls", f.terminated, 0)
+		f.with(func() { equal(t, "bytes that arrived", len(f.received), len(up)) })
+		f.with(func() { equal(t, "messages that are not data", len(f.others), 2) }) // the handshake response and the flag
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
 		if err := c.Close(); err != nil {
 			t.Errorf("again: %v", err)
 		}
@@ -60,7 +60,7 @@ func TestCloseOfWhatWasHeldBack(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		equal(t, "arrived", string(f.received), "x")
+		f.with(func() { equal(t, "arrived", string(f.received), "x") })
 	})
 }
 
@@ -73,7 +73,7 @@ func TestCloseGivesUp(t *testing.T) {
 		if err := c.Close(); !errors.Is(err, ErrUndelivered) || time.Since(start) != 5*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		equal(t, "TerminateSession calls", f.terminated, 1)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
 	})
 }
 
@@ -85,7 +85,7 @@ func TestCloseOfAnAgentThatDoesNotAnswer(t *testing.T) {
 		if err := c.Close(); err != nil || time.Since(start) != goodbyeLimit {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		equal(t, "TerminateSession calls", f.terminated, 1)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
 	})
 }
 
@@ -99,7 +99,7 @@ func TestCloseNowCutsCloseShort(t *testing.T) {
 		if err := c.Close(); !errors.Is(err, ErrUndelivered) || time.Since(start) != time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		equal(t, "TerminateSession calls", f.terminated, 1)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
 	})
 }
 
@@ -129,7 +129,7 @@ func TestCloseWhileTheConnectionIsLost(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		equal(t, "arrived", string(f.received), "tail")
+		f.with(func() { equal(t, "arrived", string(f.received), "tail") })
 	})
 }
 
@@ -149,7 +149,7 @@ func TestEndOfSession(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		equal(t, "TerminateSession calls", f.terminated, 0)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
 	})
 }
 
@@ -232,9 +232,11 @@ func TestConcurrentCloses(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if f.terminated > 1 {
-			t.Errorf("terminated %d times", f.terminated)
-		}
+		f.with(func() {
+			if f.terminated > 1 {
+				t.Errorf("terminated %d times", f.terminated)
+			}
+		})
 	})
 }
 

@@ -21,6 +21,8 @@ var (
 	ErrEncryption = errors.New("ssmproto: the session demands KMS encryption")
 	// ErrNotMultiplexed says that the session carries one connection only, so that NewMux has nothing to do.
 	ErrNotMultiplexed = errors.New("ssmproto: the session carries a single connection")
+	// ErrMultiplexed says that the session carries smux frames: its bytes are reached through NewMux or DialPort.
+	ErrMultiplexed = errors.New("ssmproto: the session is multiplexed, use NewMux or DialPort")
 	// ErrUndelivered says that Close gave up waiting for the acknowledgement of data.
 	ErrUndelivered = errors.New("ssmproto: closed before all data was acknowledged")
 )

@@ -41,6 +41,7 @@ func NewMux(conn *Conn) (*Mux, error) {
 	if !conn.Multiplexed() {
 		return nil, ErrNotMultiplexed
 	}
+	conn.claim()
 	config := smux.DefaultConfig()
 	config.Version = 1
 	config.MaxFrameSize = muxFrame
@@ -51,6 +52,13 @@ func NewMux(conn *Conn) (*Mux, error) {
 		return nil, fmt.Errorf("ssmproto: multiplex the session: %w", err)
 	}
 	return &Mux{conn: conn, session: session}, nil
+}
+
+// claim lets smux, and nobody else, use the bytes of a multiplexed session.
+func (c *Conn) claim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.claimed = true
 }
 
 // Conn gives the session below.

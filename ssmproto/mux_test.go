@@ -33,8 +33,20 @@ func (a agentEnd) Close() error { return a.reader.Close() }
 // muxed gives a fake whose agent hands every stream to serve, and a Mux to it.
 func muxed(t *testing.T, serve func(f *fake, stream *smux.Stream)) (*fake, *Mux) {
 	t.Helper()
+	f := agent(t, muxRequest, serve)
+	m, err := NewMux(f.dial())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.CloseNow() })
+	return f, m
+}
+
+// agent gives a fake that requests a handshake and reads its data as smux frames.
+func agent(t *testing.T, request string, serve func(f *fake, stream *smux.Stream)) *fake {
+	t.Helper()
 	f := newFake(t)
-	f.request = muxRequest
+	f.request = request
 	end := agentEnd{f: f}
 	end.reader, end.writer = io.Pipe()
 	f.onData = func(p []byte) { _, _ = end.writer.Write(p) }
@@ -44,27 +56,22 @@ func muxed(t *testing.T, serve func(f *fake, stream *smux.Stream)) (*fake, *Mux)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var agent sync.WaitGroup
-	agent.Go(func() {
+	var streams sync.WaitGroup
+	streams.Go(func() {
 		for {
 			s, err := server.AcceptStream()
 			if err != nil {
 				return
 			}
-			agent.Go(func() { serve(f, s) })
+			streams.Go(func() { serve(f, s) })
 		}
 	})
-	m, err := NewMux(f.dial())
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = m.CloseNow()
 		_ = server.Close()
 		f.shutdown()
-		agent.Wait()
+		streams.Wait()
 	})
-	return f, m
+	return f
 }
 
 func open(t *testing.T, m *Mux) net.Conn {
@@ -157,6 +164,39 @@ func TestHalfCloseKeepsTheAnswer(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	_ = s.Close()
+}
+
+func TestMultiplexedSessionIsNoPlainConn(t *testing.T) {
+	f := newFake(t)
+	f.request = muxRequest
+	c := f.dial()
+	if _, err := c.Write([]byte("x")); !errors.Is(err, ErrMultiplexed) {
+		t.Errorf("write: %v", err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrMultiplexed) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestDialPortOfEitherKind(t *testing.T) {
+	for name, request := range map[string]string{"plain": portRequest, "multiplexed": muxRequest} {
+		t.Run(name, func(t *testing.T) {
+			f := agent(t, request, echo)
+			if request == portRequest {
+				f.onData = f.write
+			}
+			c, err := DialPort(t.Context(), f.grant(), f.options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustWrite(t, c, []byte("hello"))
+			mustRead(t, c, []byte("hello"))
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
+		})
+	}
 }
 
 func TestStreamDeadline(t *testing.T) {

@@ -2,12 +2,11 @@ package ssmproto
 
 import (
 	"context"
-	"errors"
 	"net"
 )
 
-// DialPort opens a session to a port and gives the one connection that most callers want: the session itself or, where client and agent multiplex
-// (SPEC.md §7.2), a stream of it. Closing the connection ends the session. Use Dial and NewMux for many connections in one session.
+// DialPort opens the session of grant and gives one connection to its port, whatever kind of port session the document makes (SPEC.md §7.1): the
+// Conn itself, or the only stream of a Mux. Closing it ends the session.
 func DialPort(ctx context.Context, grant Grant, options *Options) (net.Conn, error) {
 	conn, err := Dial(ctx, grant, options)
 	if err != nil {
@@ -18,20 +17,28 @@ func DialPort(ctx context.Context, grant Grant, options *Options) (net.Conn, err
 	}
 	mux, err := NewMux(conn)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		_ = conn.CloseNow()
+		return nil, err
 	}
-	stream, err := mux.Open(ctx)
+	only, err := mux.Open(ctx)
 	if err != nil {
-		return nil, errors.Join(err, mux.Close())
+		_ = mux.CloseNow()
+		return nil, err
 	}
-	return &onlyStream{Conn: stream, mux: mux}, nil
+	return &onlyStream{stream: only.(*stream)}, nil
 }
 
-// onlyStream is the single stream of a session that ends with it.
-type onlyStream struct {
-	net.Conn
-	mux *Mux
+// onlyStream is the one stream of a session that nobody else uses.
+type onlyStream struct{ *stream }
+
+// Close ends the stream and the session. The end of the stream goes out with the last data, before the session is ended.
+func (s *onlyStream) Close() error {
+	err := s.stream.Close()
+	if muxErr := s.mux.Close(); err == nil {
+		err = muxErr
+	}
+	return err
 }
 
-// Close ends the stream, and the session after it.
-func (s *onlyStream) Close() error { return errors.Join(s.Conn.Close(), s.mux.Close()) }
+// CloseNow ends the session at once.
+func (s *onlyStream) CloseNow() error { return s.mux.CloseNow() }

@@ -24,7 +24,9 @@ func TestResume(t *testing.T) {
 		}
 		equal(t, "resumes", c.Stats().Resumes, 3)
 		equal(t, "state", c.Stats().State, Open)
-		equal(t, "connections", len(f.openings), 4)
+		f.with(func() { equal(t, "connections", len(f.openings), 4) })
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		for i, o := range f.openings {
 			if o.ClientID != f.openings[0].ClientID || (i > 0 && o.RequestID == f.openings[i-1].RequestID) || o.ClientVersion != DefaultClientVersion {
 				t.Errorf("opening %d: %+v after %+v", i, o, f.openings[0])
@@ -81,7 +83,7 @@ func TestResumeGivesUp(t *testing.T) {
 			t.Errorf("after %v: %v", took, err)
 		}
 		_ = c.Close()
-		equal(t, "TerminateSession calls", f.terminated, 1)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
 	})
 }
 
@@ -110,7 +112,7 @@ func TestResumeOfASessionThatIsOver(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		_ = c.Close()
-		equal(t, "TerminateSession calls", f.terminated, 0)
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
 	})
 }
 
@@ -136,9 +138,11 @@ func TestSilentServiceIsLost(t *testing.T) {
 		c := f.dial()
 		time.Sleep(24 * time.Hour)
 		equal(t, "resumes of an idle session", c.Stats().Resumes, 0)
-		if f.pings < 24*60*2 {
-			t.Errorf("%d pings in a day", f.pings)
-		}
+		f.with(func() {
+			if f.pings < 24*60*2 {
+				t.Errorf("%d pings in a day", f.pings)
+			}
+		})
 		f.with(func() { f.deaf = true })
 		time.Sleep(61 * time.Second)
 		f.with(func() { f.deaf = false })
@@ -171,7 +175,7 @@ func TestPause(t *testing.T) {
 		synctest.Wait()
 		mustWrite(t, c, []byte("2"))
 		time.Sleep(10 * time.Second)
-		equal(t, "arrived in the pause", string(f.received), "1")
+		f.with(func() { equal(t, "arrived in the pause", string(f.received), "1") })
 		f.service(StartPublication, "0")
 		f.await("the second", func() bool { return len(f.received) == 2 })
 		equal(t, "resumes", c.Stats().Resumes, 0)
@@ -182,7 +186,7 @@ func TestPause(t *testing.T) {
 		f.write([]byte("news")) // any stream message ends the pause, too
 		mustRead(t, c, []byte("news"))
 		f.await("the third", func() bool { return len(f.received) == 3 })
-		equal(t, "news acknowledged", f.acks[2] > 0, true)
+		f.with(func() { equal(t, "news acknowledged", f.acks[2] > 0, true) })
 
 		f.service(PausePublication, "0")
 		synctest.Wait()
@@ -260,11 +264,13 @@ func (p faultPlan) play(t *testing.T) {
 	for range 2 {
 		exchange(t, f, c, noise(p.seed, size), noise(p.seed+1, size))
 	}
-	for seq, n := range f.arrivals {
-		if n > 100 {
-			t.Errorf("message %d was sent %d times", seq, n)
+	f.with(func() {
+		for seq, n := range f.arrivals {
+			if n > 100 {
+				t.Errorf("message %d was sent %d times", seq, n)
+			}
 		}
-	}
+	})
 }
 
 // relay is the service: it loses, doubles, reorders and cuts, each direction by its own dice.
@@ -299,10 +305,13 @@ func (p faultPlan) relay(f *fake) func(bool, []byte) [][]byte {
 
 func TestNumbersOfMessagesGoOnAfterResume(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
+		var mu sync.Mutex
 		var seen []uint64
 		f.relay = func(toAgent bool, frame []byte) [][]byte {
 			if toAgent {
 				if m, err := Parse(frame); err == nil && m.Type == InputStreamData {
+					mu.Lock()
+					defer mu.Unlock()
 					seen = append(seen, binary.BigEndian.Uint64(frame[offsetSequence:]))
 				}
 			}
@@ -312,6 +321,8 @@ func TestNumbersOfMessagesGoOnAfterResume(t *testing.T) {
 		exchange(t, f, c, []byte("a"), []byte("a"))
 		f.cut()
 		exchange(t, f, c, []byte("b"), []byte("b"))
+		mu.Lock()
+		defer mu.Unlock()
 		equal(t, "numbers", seen, "[0 1 2]")
 	})
 }

@@ -1,0 +1,83 @@
+package ssmproto_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
+)
+
+// startSession stands for the AWS SDK's StartSession with the document AWS-StartSSHSession.
+func startSession() ssmproto.Grant {
+	return ssmproto.Grant{
+		SessionID: "alice-0123456789abcdef0",
+		StreamURL: "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/alice-0123456789abcdef0?role=publish_subscribe",
+		Token:     ssmproto.NewToken("from StartSession"),
+	}
+}
+
+func ExampleDial() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := ssmproto.Dial(ctx, startSession(), &ssmproto.Options{WaitForPeer: true})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.Copy(os.Stdout, conn); errors.Is(err, ssmproto.ErrConnectToPort) {
+		log.Print("nothing listens on that port")
+	}
+}
+
+func ExampleNewMux() {
+	conn, err := ssmproto.Dial(context.Background(), startSession(), nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	mux, err := ssmproto.NewMux(conn)
+	if err != nil {
+		_ = conn.Close()
+		log.Print(err)
+		return
+	}
+	defer func() { _ = mux.Close() }()
+	stream, err := mux.Open(context.Background())
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = stream.Close() }()
+	_, _ = io.WriteString(stream, "GET / HTTP/1.0\r\n\r\n")
+	_, _ = io.Copy(os.Stdout, stream)
+}
+
+func ExampleParse() {
+	message := ssmproto.Message{
+		Type: ssmproto.InputStreamData, SchemaVersion: 1, Created: time.UnixMilli(1700000000000), SequenceNumber: 7,
+		PayloadType: ssmproto.PayloadOutput, Payload: []byte("hello"),
+	}
+	frame := message.Append(nil)
+	parsed, err := ssmproto.Parse(frame)
+	fmt.Println(len(frame), parsed.Type, parsed.SequenceNumber, string(parsed.Payload), err)
+
+	frame[len(frame)-1] ^= 1
+	_, err = ssmproto.Parse(frame)
+	fmt.Println(err)
+	// Output:
+	// 125 input_stream_data 7 hello <nil>
+	// ssmproto: payload does not match its digest
+}
+
+func ExampleToken() {
+	token := ssmproto.NewToken("secret")
+	fmt.Printf("%v %+v %#v\n", token, token, token)
+	// Output:
+	// [redacted] [redacted] ssmproto.Token{[redacted]}
+}
