@@ -25,8 +25,8 @@ func TestBinaryHoldsNoTemplates(t *testing.T) {
 		}
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, "text/template.(*Template).Execute") {
-				t.Fatal("the binary executes text/template: that defeats dead-code removal for the AWS SDK, about 3 MB; " +
-					"see who calls it with `go build -ldflags=-dumpdep`, and do not call cobra's SetUsageTemplate or SetHelpTemplate")
+				t.Fatal("the binary executes text/template: that defeats dead-code removal for the AWS SDK, several MB; no package of ours may " +
+					"import it, nor call cobra's SetUsageTemplate or SetHelpTemplate; `go build -ldflags=-dumpdep` tells who else does")
 			}
 		}
 	}

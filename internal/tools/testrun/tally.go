@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -117,7 +118,9 @@ func (t *tally) fail(key string, e event) {
 	if e.Test != "" {
 		t.failing[e.Package] = true
 		t.failed = append(t.failed, outcome{e.Package, e.Test, text})
-		t.show(e.Package+" "+e.Test, text)
+		if lastWord(text) != "" || !t.failedBelow(e) { // a parent that only says that a child failed is not worth a paragraph
+			t.show(e.Package+" "+e.Test, text)
+		}
 		return
 	}
 	fmt.Fprintf(t.out, "FAIL  %-60s %6.1f s\n", short(e.Package), e.Elapsed)
@@ -128,6 +131,11 @@ func (t *tally) fail(key string, e event) {
 	text += take(t.builds, e.FailedBuild) + t.unfinished(e.Package)
 	t.failed = append(t.failed, outcome{e.Package, "", text})
 	t.show(e.Package, text)
+}
+
+// failedBelow reports whether a subtest of the test has failed.
+func (t *tally) failedBelow(e event) bool {
+	return slices.ContainsFunc(t.failed, func(o outcome) bool { return o.pkg == e.Package && strings.HasPrefix(o.test, e.Test+"/") })
 }
 
 // unfinished gives the output of the package's tests that never came to an end, by name.

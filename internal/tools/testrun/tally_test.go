@@ -46,6 +46,17 @@ func TestTally(t *testing.T) {
 			want: []string{"a_test.go:3: 1 is not 2", "FAIL  ./a", "Failed:", "  ./a TestA", "0 passed, 1 failed, 0 skipped"},
 		},
 		{
+			name: "a parent does not repeat its child",
+			events: []string{
+				`{"Action":"output","Package":"` + pkg + `","Test":"TestA/b","Output":"    a_test.go:3: wrong\n"}`,
+				`{"Action":"fail","Package":"` + pkg + `","Test":"TestA/b"}`,
+				`{"Action":"output","Package":"` + pkg + `","Test":"TestA","Output":"--- FAIL: TestA (0.00s)\n"}`,
+				`{"Action":"fail","Package":"` + pkg + `","Test":"TestA"}`,
+				`{"Action":"fail","Package":"` + pkg + `"}`,
+			},
+			want: []string{"a_test.go:3: wrong", "  ./a TestA/b", "0 passed, 2 failed, 0 skipped"}, absent: "--- FAIL: TestA (",
+		},
+		{
 			name: "a package that does not build is a failure of its own",
 			events: []string{
 				`{"ImportPath":"` + pkg + `","Action":"build-output","Output":"a.go:3: undefined: x\n"}`,
@@ -96,7 +107,7 @@ func TestTally(t *testing.T) {
 				rest = after
 			}
 			if c.absent != "" && strings.Contains(out.String(), c.absent) {
-				t.Errorf("output of a passed test is shown:\n%s", out.String())
+				t.Errorf("%q should not be shown:\n%s", c.absent, out.String())
 			}
 		})
 	}
