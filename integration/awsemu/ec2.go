@@ -46,6 +46,8 @@ type ec2Instance struct {
 	InstanceType    string    `xml:"instanceType"`
 	Architecture    string    `xml:"architecture"`
 	Hypervisor      string    `xml:"hypervisor"`
+	RootDeviceType  string    `xml:"rootDeviceType"`
+	Virtualization  string    `xml:"virtualizationType"`
 	Tags            []ec2Tag  `xml:"tagSet>item"`
 }
 
@@ -135,7 +137,7 @@ func (i *instance) reservation() ec2Reservation {
 	out := ec2Instance{
 		ID: i.ID, StateCode: i.State.code(), StateName: string(i.State), PrivateDNS: i.PrivateDNS, LaunchTime: i.LaunchTime.UTC().Truncate(time.Second),
 		Zone: i.Zone, Tenancy: "default", PlatformDetails: i.Platform, PrivateIP: i.PrivateIP, PublicIP: i.PublicIP,
-		InstanceType: "t3.micro", Architecture: "x86_64", Hypervisor: "xen",
+		InstanceType: "t3.micro", Architecture: "x86_64", Hypervisor: "xen", RootDeviceType: "ebs", Virtualization: "hvm",
 	}
 	if strings.Contains(i.Platform, "Windows") {
 		out.Platform = "windows"

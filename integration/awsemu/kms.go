@@ -63,6 +63,9 @@ func (s *Server) findKey(c *call, name string) (*kmsKey, error) {
 			return k, nil
 		}
 	}
+	if !strings.HasPrefix(name, "arn:") && !strings.HasPrefix(name, "alias/") {
+		name = "arn:" + partition(c.region) + home + "key/" + name
+	}
 	return nil, badRequest("NotFoundException", "Key '%s' does not exist", name)
 }
 

@@ -121,8 +121,12 @@ func sdk(t testing.TB, s *awsemu.Server, key, secret, token string) aws.Config {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
+	var endpoint *string // the caller's to set without an emulator
+	if s != nil {
+		endpoint = aws.String(s.URL())
+	}
 	return aws.Config{
-		Region: region, BaseEndpoint: aws.String(s.URL()), HTTPClient: &http.Client{Transport: transport},
+		Region: region, BaseEndpoint: endpoint, HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider(key, secret, token), Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 	}
 }
