@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
 // assembly is a configuration turned into the parts of a gateway.
@@ -70,6 +72,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
 		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
 		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, AccountAliases: map[string]string{}, Log: a.log,
+		DialPort: a.dialPort,
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias
@@ -78,6 +81,14 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		cfg.Audit = a.audit
 	}
 	return cfg
+}
+
+// dialPort opens the data channel of a session as the configuration tunes it.
+func (a *assembly) dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
+	return ssmproto.DialPort(ctx, grant, &ssmproto.Options{
+		Logger: a.log, WaitForPeer: peerFirst,
+		MaxPayload: a.cfg.Session.MaxPayload, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
+	})
 }
 
 // gatewayLimits translates the configuration; what is not set takes the gateway's default.
@@ -93,12 +104,14 @@ func gatewayLimits(l limitsConfig) gateway.Limits {
 // cloudConfig is the configuration as awscloud wants it.
 func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
 	wanted := awscloud.Config{
-		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole, Logger: log,
+		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole,
+		UseFIPS: cfg.AWS.FIPS, UseDualStack: cfg.AWS.DualStack, Logger: log,
 	}
 	for _, account := range cfg.Accounts {
 		wanted.Accounts = append(wanted.Accounts, awscloud.Account{
 			Alias: account.Alias, ID: account.ID, Regions: account.Regions, InventoryRole: account.InventoryRole, ExternalID: account.ExternalID,
-			SSHDocument: account.SSHDocument, PortDocument: account.PortDocument,
+			Profile: account.Profile, SSHDocument: account.SSHDocument, PortDocument: account.PortDocument,
+			PortParameter: account.PortParameter, SSHFixedPort: account.SSHFixedPort,
 		})
 	}
 	return wanted

@@ -28,6 +28,7 @@ type fileConfig struct {
 	PublicName string   `toml:"public_name"`
 
 	AWS      awsConfig         `toml:"aws"`
+	Session  sessionConfig     `toml:"session"`
 	Targets  targetsConfig     `toml:"targets"`
 	Limits   limitsConfig      `toml:"limits"`
 	Accounts []accountConfig   `toml:"account"`
@@ -44,6 +45,15 @@ type awsConfig struct {
 	Regions     []string `toml:"regions"`
 	AmbientRole bool     `toml:"ambient_credentials"`
 	WholeRole   bool     `toml:"whole_role"`
+	FIPS        bool     `toml:"fips"`
+	DualStack   bool     `toml:"dual_stack"`
+}
+
+// sessionConfig tunes the Session Manager data channel.
+type sessionConfig struct {
+	MaxPayload  int      `toml:"max_payload"`
+	MessageRate int      `toml:"message_rate"`
+	ResumeFor   duration `toml:"resume_for"`
 }
 
 // targetsConfig is how the instances' own host keys are believed.
@@ -78,6 +88,9 @@ type accountConfig struct {
 	ExternalID    string   `toml:"external_id"`
 	SSHDocument   string   `toml:"ssh_document"`
 	PortDocument  string   `toml:"port_document"`
+	PortParameter string   `toml:"port_parameter"`
+	SSHFixedPort  bool     `toml:"ssh_fixed_port"`
+	Profile       string   `toml:"profile"`
 }
 
 // personConfig is somebody who may log in.

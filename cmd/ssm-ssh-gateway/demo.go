@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -40,7 +39,7 @@ Without a command the lab stays up until interrupted, and says what to type.`,
 // runDemo starts the lab and a gateway in this process, runs one command against them, and takes everything down again.
 func runDemo(ctx context.Context, out io.Writer, command []string, embedded bool) (err error) {
 	if !embedded {
-		if err := instance.RealAvailable(); err != nil {
+		if err := lab.SSHDAvailable(); err != nil {
 			return fmt.Errorf("the system's sshd cannot be the instance: %w; leave --sshd out for the embedded one", err)
 		}
 	}

@@ -29,6 +29,12 @@ func judge(cfg *loadedConfig) (*judgement, []finding) {
 	if len(findings) > 0 {
 		return nil, findings
 	}
+	for _, f := range authz.Findings(policy.CheckNames(directory)) {
+		findings = append(findings, finding{File: f.Path, Line: f.Line, Col: max(f.Col, 1), Message: f.Message})
+	}
+	if len(findings) > 0 {
+		return nil, findings
+	}
 	return &judgement{directory, policy}, nil
 }
 

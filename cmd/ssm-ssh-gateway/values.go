@@ -10,6 +10,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// maxPayloadLimit is the largest message that the agent is known to take (SPEC.md §2.4).
+const maxPayloadLimit = 64 << 10
+
 var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 
 // checkValues is what decoding cannot see: values of the right type that make no sense.
@@ -29,6 +32,9 @@ func checkValues(cfg *loadedConfig) []finding {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); cfg.LogLevel != "" && err != nil {
 		report("log_level", "%q is not debug, info, warn or error", cfg.LogLevel)
+	}
+	if size := cfg.Session.MaxPayload; size < 0 || size > maxPayloadLimit {
+		report("session.max_payload", "%d is not between 1 and %d", size, maxPayloadLimit)
 	}
 	switch cfg.LogFormat {
 	case "", "text", "json":

@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
@@ -93,7 +92,8 @@ func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
-// eachFastInstance is eachInstance without the real agent's pause of 1 ms per KiB, for tests that move much: 64 MiB take it a minute and a half each way.
+// eachFastInstance is eachInstance without the real agent's pause of 1 ms per KiB and with larger messages towards it, for tests that move much: 64 MiB take
+// a minute and a half each way otherwise.
 func eachFastInstance(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	for _, kind := range []string{"sshd, fast agent", "embedded, fast agent"} {
@@ -117,10 +117,11 @@ func worldOf(t *testing.T, kind string) *world {
 }
 
 func startWorld(kind string) (*world, error) {
-	started, err := lab.Start(context.Background(), lab.Options{
-		Embedded: strings.HasPrefix(kind, "embedded"), Agent: agent.Config{Quirks: agent.Quirks{Fast: strings.HasSuffix(kind, "fast agent")}},
-		Logger: slog.New(slog.DiscardHandler),
-	})
+	options := lab.Options{Embedded: strings.HasPrefix(kind, "embedded"), Logger: slog.New(slog.DiscardHandler)}
+	if strings.HasSuffix(kind, "fast agent") {
+		options.Agent.Quirks.Fast, options.MaxPayload = true, 16<<10
+	}
+	started, err := lab.Start(context.Background(), options)
 	if err != nil {
 		return nil, err
 	}

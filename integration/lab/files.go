@@ -32,6 +32,9 @@ revoked_keys = ["revoked"]
 [aws]
 region = %q
 
+[session]
+max_payload = %d
+
 [[account]]
 alias = %q
 id = %q
@@ -43,7 +46,7 @@ key = %q
 [aliases]
 www = %q
 
-`, l.GatewayAddr, Region, AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
+`, l.GatewayAddr, Region, max(l.maxPayload, 1024), AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
 	for _, name := range peopleWithRoles {
 		if name == "carol" && !c.hasFIDO {
 			continue

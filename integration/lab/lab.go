@@ -29,6 +29,8 @@ type Options struct {
 	Emulator awsemu.Config
 	// Agent is the agents' configuration: speed and quirks. Who and where they are is the lab's.
 	Agent agent.Config
+	// MaxPayload is what the gateway is told to send in one message, in bytes; 1024 when zero.
+	MaxPayload int
 	// Logger takes what the parts report. Optional.
 	Logger *slog.Logger
 }
@@ -47,9 +49,10 @@ type Lab struct {
 	// Main is the machine behind MainInstance.
 	Main *instance.Instance
 
-	closers []func() error
-	once    sync.Once
-	err     error
+	maxPayload int
+	closers    []func() error
+	once       sync.Once
+	err        error
 }
 
 // Start brings the world up: it returns when every agent is connected.
@@ -62,7 +65,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		Dir: dir, GatewayConfig: filepath.Join(dir, "config.toml"),
+		Dir: dir, maxPayload: options.MaxPayload, GatewayConfig: filepath.Join(dir, "config.toml"),
 		InstanceKnownHosts: filepath.Join(dir, "instance_known_hosts"),
 	}
 	l.SSHConfig = l.SSHConfigFor("alice")
@@ -155,6 +158,9 @@ func (l *Lab) startMachine(ctx context.Context, options Options, m machine) erro
 	l.closers = append(l.closers, attached.Close)
 	return l.AWS.WaitAgent(ctx, m.id)
 }
+
+// SSHDAvailable says why the system's sshd cannot be MainInstance; nil if it can.
+func SSHDAvailable() error { return instance.RealAvailable() }
 
 // Close takes the world down, last part first, and removes its files.
 func (l *Lab) Close() error {
