@@ -6,11 +6,12 @@ package agent
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -41,7 +42,7 @@ type Config struct {
 	// AgentVersion is announced in handshakes; clients decide by it whether to multiplex. Four numbers; default "3.3.987.0".
 	AgentVersion string
 	// PortMap gives the address to dial for a port of the instance (host "localhost") or of an address behind it (host is an IP address), so that
-	// several instances can share a machine. "" refuses the connection. Without it addresses are dialled as they are.
+	// several instances can share a machine. "" refuses the connection. Without it addresses are used as they are.
 	PortMap func(host string, port int) (addr string)
 	// Lookup resolves the host of a remote-host session. Default: the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -130,7 +131,7 @@ func (c *Config) complete() error {
 // newID makes a random identifier (RFC 9562 version 4).
 func newID() ssmproto.UUID {
 	var id ssmproto.UUID
-	_, _ = rand.Read(id[:]) // does not fail, crypto/rand
+	_, _ = crand.Read(id[:]) // does not fail, crypto/rand
 	id[6] = id[6]&0x0f | 0x40
 	id[8] = id[8]&0x3f | 0x80
 	return id
@@ -158,6 +159,13 @@ func (v version) newerThan(other version) bool {
 		}
 	}
 	return false
+}
+
+// jitter is d and up to as much again, so that a fleet does not come back in one moment.
+func jitter(d time.Duration) time.Duration { return d + upTo(d) }
+
+func upTo(d time.Duration) time.Duration {
+	return rand.N(d) //nolint:gosec // spreads load, hides nothing
 }
 
 // sleep waits for d or for ctx; it is false when ctx ended.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -71,7 +70,7 @@ func (a *Agent) openChannel(ctx context.Context, id string, onClosed func()) (*c
 
 // connect opens a socket, with the budget of the real agent: six tries within about six seconds (SPEC.md §9.4).
 func (c *channel) connect(ctx context.Context) (*socket, error) {
-	delay := reconnectFirst + rand.N(reconnectFirst)
+	delay := jitter(reconnectFirst)
 	for try := 1; ; try++ {
 		s, err := c.agent.gateway.openData(ctx, c.id)
 		if err == nil {

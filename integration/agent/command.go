@@ -149,8 +149,9 @@ func (c *command) pump(from io.Reader, kind ssmproto.PayloadType, prefix string)
 	marker := &lineMarker{prefix: []byte(prefix), atStart: true}
 	size := c.session.agent.cfg.Quirks.readSize()
 	buffer := make([]byte, size)
-	for {
+	for ended := false; !ended; {
 		n, err := from.Read(buffer)
+		ended = err != nil
 		if n > 0 && c.session.channel.isPaused() {
 			return errPaused
 		}
@@ -159,10 +160,8 @@ func (c *command) pump(from io.Reader, kind ssmproto.PayloadType, prefix string)
 			c.session.channel.send(kind, marked[:part])
 			marked = marked[part:]
 		}
-		if err != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // input scans for the two keys that are signals here; everything else has nowhere to go (SPEC.md §8.2).

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"math/rand/v2"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
@@ -23,11 +22,11 @@ const (
 
 // keepControl holds the control channel until ctx ends. Running sessions do not notice that it is gone.
 func (a *Agent) keepControl(ctx context.Context) {
-	first, longest, jitter := controlFirst, controlLongest, controlJitter
+	first, longest, settle := controlFirst, controlLongest, controlJitter
 	if a.cfg.Quirks.EagerControl {
-		first, longest, jitter = eagerFirst, eagerLongest, 0
+		first, longest, settle = eagerFirst, eagerLongest, 0
 	}
-	delay := first + rand.N(first)
+	delay := jitter(first)
 	for ctx.Err() == nil {
 		s, err := a.gateway.openControl(ctx)
 		if err == nil {
@@ -35,15 +34,15 @@ func (a *Agent) keepControl(ctx context.Context) {
 			a.setReady()
 			err = a.readControl(ctx, s)
 			a.useControl(nil)
-			delay = first + rand.N(first)
-			if jitter > 0 && !sleep(ctx, rand.N(jitter)) {
+			delay = jitter(first)
+			if settle > 0 && !sleep(ctx, upTo(settle)) {
 				return
 			}
 			a.log.Debug("control channel lost", "err", err)
 			continue
 		}
 		a.log.Debug("control channel", "err", err)
-		if !sleep(ctx, delay+rand.N(delay/2)) {
+		if !sleep(ctx, delay+upTo(delay/2)) {
 			return
 		}
 		delay = min(2*delay, longest)

@@ -125,6 +125,9 @@ func (g *messageGateway) open(ctx context.Context, kind, id, query string, hello
 	}
 	u.Scheme = "ws" + strings.TrimPrefix(u.Scheme, "http")
 	ws, resp, err := g.dialer.DialContext(ctx, u.String(), req.Header)
+	if resp != nil {
+		defer resp.Body.Close()
+	}
 	if err != nil {
 		if resp != nil {
 			err = fmt.Errorf("%w: %s", err, resp.Status)

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -42,12 +41,9 @@ type (
 const (
 	actionSessionType   = "SessionType"
 	actionSuccess       = 1
-	handshakeTimeout    = "Encountered error while initiating handshake. Handshake timed out. Please ensure that you have the latest version of the session manager plugin."
 	oldSeparatedVersion = "1.2.295" // clients up to this one do not tell the two streams of a command apart
 	separatedAdvice     = "Please update session manager plugin version (minimum required version 1.2.312.0) for fully support of separate StdOut/StdErr output.\r\n"
 )
-
-var errHandshakeTimeout = errors.New(handshakeTimeout)
 
 // handshake asks the client for its version (SPEC.md §5.2). What arrives in the meantime is acknowledged and thrown away, unless the quirk is off.
 func (s *session) handshake(ctx context.Context) (client version, err error) {

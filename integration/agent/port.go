@@ -74,7 +74,7 @@ func (d *destination) resolve(ctx context.Context) error {
 	for _, addr := range found {
 		for _, denied := range deniedAddresses {
 			if addr.Unmap() == denied {
-				return fmt.Errorf("Forwarding to IP address %s is forbidden.", d.host) //nolint:staticcheck // the agent's words, which users see
+				return wording(fmt.Sprintf("Forwarding to IP address %s is forbidden.", d.host))
 			}
 		}
 		d.hosts = append(d.hosts, addr.Unmap().String())

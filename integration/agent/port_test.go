@@ -32,6 +32,7 @@ func listen(t *testing.T) (addr string, conns chan net.Conn) {
 			if err != nil {
 				return
 			}
+			_ = conn.SetDeadline(time.Now().Add(2 * patience))
 			conns <- conn
 		}
 	}()

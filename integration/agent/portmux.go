@@ -56,13 +56,7 @@ func (p *muxPort) serve(ctx context.Context) error {
 		_ = p.session.pump(ctx, p.toClient, ssmproto.PayloadOutput)
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = mux.Close() })
-	for {
-		stream, err := mux.AcceptStream()
-		if err != nil {
-			break
-		}
-		p.open(ctx, stream)
-	}
+	p.accept(ctx, mux)
 	stop()
 	_ = mux.Close() // ends the streams, and with the pipes the pump
 	p.fromClient.close()
@@ -70,6 +64,17 @@ func (p *muxPort) serve(ctx context.Context) error {
 	p.streams.Wait()
 	<-pumped
 	return nil
+}
+
+// accept serves streams until the mux ends.
+func (p *muxPort) accept(ctx context.Context, mux *smux.Session) {
+	for {
+		stream, err := mux.AcceptStream()
+		if err != nil {
+			return
+		}
+		p.open(ctx, stream)
+	}
 }
 
 // open dials before the next stream is looked at. A refusal is a flag that does not say which stream it means, and then the stream's end.

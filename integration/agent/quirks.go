@@ -14,7 +14,7 @@ type Quirks struct {
 	ResendAll bool
 	// CheckDigest refuses input whose payload does not match its digest. The real agent does not look (§3.5).
 	CheckDigest bool
-	// DialFirst reaches the port before it announces HandshakeComplete. The real agent announces first, and until it has dialled it leaves input
+	// DialFirst reaches the port before it announces HandshakeComplete. The real agent announces first, and until it is connected it leaves input
 	// unacknowledged (§4.4).
 	DialFirst bool
 	// KeepEarlyData leaves input unacknowledged that arrives before the handshake is complete. The real agent acknowledges it and throws it away,

@@ -76,7 +76,7 @@ func (s *service) upgrade(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	p := &peer{t: s.t, ws: ws, messages: make(chan ssmproto.Message, 1<<16)}
+	p := &peer{t: s.t, ws: ws, messages: make(chan ssmproto.Message, 1<<16), expires: time.After(2 * patience)}
 	if err := ws.ReadJSON(&p.hello); err != nil {
 		_ = ws.Close()
 		return
@@ -127,6 +127,8 @@ type peer struct {
 	ws       *websocket.Conn
 	hello    map[string]any
 	messages chan ssmproto.Message // closed with the connection
+	expires  <-chan time.Time      // the agent repeats itself for ever: silence alone would not end a test
+	writing  sync.Mutex
 
 	inSeq  int64 // of the next input
 	expect int64 // sequence number of the next output
@@ -155,8 +157,8 @@ func (p *peer) next() (ssmproto.Message, bool) {
 	select {
 	case m, ok := <-p.messages:
 		return m, ok
-	case <-time.After(patience):
-		p.t.Fatal("nothing arrived")
+	case <-p.expires:
+		p.t.Fatal("what was waited for did not arrive")
 		return ssmproto.Message{}, false
 	}
 }
@@ -178,6 +180,8 @@ func (p *peer) until(kind ssmproto.MessageType) ssmproto.Message {
 func (p *peer) write(m ssmproto.Message) {
 	p.t.Helper()
 	m.SchemaVersion, m.Created = 1, time.Now()
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	if err := p.ws.WriteMessage(websocket.BinaryMessage, m.Append(nil)); err != nil {
 		p.t.Logf("write %s: %v", m.Type, err)
 	}
@@ -342,7 +346,7 @@ func (p *peer) startSession(doc document) {
 func (p *peer) completion() (status, output string) {
 	p.t.Helper()
 	m := p.until(ssmproto.AgentTaskComplete)
-	var done struct{ TaskId, FinalTaskStatus, Output, InstanceId string } //nolint:revive,staticcheck // names of the wire
+	var done struct{ TaskId, FinalTaskStatus, Output, InstanceId string } //nolint:staticcheck // names of the wire
 	if err := json.Unmarshal(m.Payload, &done); err != nil {
 		p.t.Fatal(err)
 	}

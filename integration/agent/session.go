@@ -34,8 +34,18 @@ type plugin interface {
 var (
 	errTerminateFlag = errors.New("the client sent the TerminateSession flag")
 	errClosed        = errors.New("the service closed the session")
-	errCrashed       = errors.New("document process failed unexpectedly: ipc messaging received timeout signal , " +
-		"check [ssm-document-worker]/[ssm-session-worker] log for crash reason") // the text is part of the protocol, SPEC.md §7.4
+)
+
+// wording is an error in the real agent's words, which reach the user as Output of channel_closed and which clients may look for.
+type wording string
+
+func (w wording) Error() string { return string(w) }
+
+const (
+	errCrashed wording = "document process failed unexpectedly: ipc messaging received timeout signal , " +
+		"check [ssm-document-worker]/[ssm-session-worker] log for crash reason" // SPEC.md §7.4
+	errHandshakeTimeout wording = "Encountered error while initiating handshake. Handshake timed out. " +
+		"Please ensure that you have the latest version of the session manager plugin." // SPEC.md §5.2
 )
 
 // agentSessionState is SPEC.md §3.2.
@@ -91,7 +101,7 @@ func (a *Agent) end(id string) {
 	}
 }
 
-// run returns the error to report; the end of a cancelled session is a success (SPEC.md §7.2). ctx is the agent's, which keeps the channel open
+// run returns the error to report; the end of a session that was told to end is a success (SPEC.md §7.2). ctx is the agent's, which keeps the channel open
 // after the session's own context has ended, so that what is on its way arrives.
 func (s *session) run(ctx, sessionCtx context.Context) error {
 	var err error
