@@ -202,15 +202,7 @@ func (b *bridge) farewell(cause error) {
 	defer limit.Stop()
 	switch {
 	case errors.Is(cause, errClientLeft):
-		// What the client had sent still reaches the machine. Its answers reach nobody, so they are not waited for: sshd answers
-		// the close of a session only when the program has ended, which may be never.
-		for _, c := range b.openChannels() {
-			select {
-			case <-c.upDone:
-			case <-limit.C:
-				return
-			}
-		}
+		b.flushUp(limit.C)
 	case endsInWords(cause):
 		// The machine is out of reach at once; every session ends by itself, last words included (channel.explainLoss). Then the client
 		// leaves: to close a socket on unread bytes resets it, and the reset overtakes what we had still to say.
@@ -220,6 +212,35 @@ func (b *bridge) farewell(cause error) {
 		case <-b.clientGone:
 		case <-limit.C:
 		}
+	}
+}
+
+// flushUp lets what the client had sent still reach the machine. Its answers reach nobody, so they are not waited for: sshd answers the close of a session
+// only when the program has ended, which may be never.
+func (b *bridge) flushUp(limit <-chan time.Time) {
+	open := b.openChannels()
+	for _, c := range open {
+		select {
+		case <-c.upDone:
+		case <-limit:
+			return
+		}
+	}
+	if len(open) == 0 {
+		return
+	}
+	// Sent is not received: a transport that is closed on unread bytes drops what is under way. The answer to a question comes after all that was
+	// sent before the question has been read.
+	via := open[0].lane
+	answered := make(chan struct{})
+	b.spawn(func() {
+		defer close(answered)
+		_, _, _ = via.conn.SendRequest(keepAliveRequest, true, nil)
+	})
+	select {
+	case <-answered:
+	case <-via.gone:
+	case <-limit:
 	}
 }
 
