@@ -30,15 +30,16 @@ type Conn struct {
 
 	composing sync.Mutex // held while a sequenced message is made, from taking its number to queueing it; taken before mu
 
-	mu       sync.Mutex
-	readable sync.Cond // something to read, or a reason not to wait for it
-	progress sync.Cond // everything else that is waited for: room in a window, a state, a deadline
-	state    State
-	resumeTo State // where Resuming leads back to
-	err      error // why the state is Closed
-	abandon  bool  // the owner has closed: nobody will read
-	ended    bool  // the session is over at the service: there is nothing left to terminate
-	socket   *socket
+	mu        sync.Mutex
+	readable  sync.Cond // something to read, or a reason not to wait for it
+	progress  sync.Cond // everything else that is waited for: room in a window, a state, a deadline
+	state     State
+	resumeTo  State // where Resuming leads back to
+	err       error // why the state is Closed
+	abandon   bool  // the owner has closed: nobody will read
+	ended     bool  // the session is over at the service: there is nothing left to terminate
+	endedWell bool  // the service has ended the session, without a text and with nothing missing
+	socket    *socket
 
 	peer     peer
 	greeted  bool      // a handshake request has been answered
@@ -56,6 +57,7 @@ type Conn struct {
 	stderr   frameQueue
 	keepErr  bool // standard error is wanted (Shell)
 	exitCode *int
+	muxed    bool // the bytes are smux frames
 	claimed  bool // by a Mux
 	flagged  int  // ConnectToPortError flags that no stream has claimed yet
 	stalled  bool
@@ -108,7 +110,7 @@ func (c *Conn) AgentVersion() string {
 func (c *Conn) Multiplexed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.peer.multiplexed()
+	return c.muxed
 }
 
 // Read gives received data. After the end of the session it gives what is left, and then io.EOF if the session ended normally, a
@@ -122,7 +124,7 @@ func (c *Conn) readFrom(q *frameQueue, p []byte) (int, error) {
 		switch {
 		case c.abandon:
 			return 0, net.ErrClosed
-		case !c.claimed && c.peer.multiplexed():
+		case !c.claimed && c.muxed:
 			return 0, ErrMultiplexed
 		case c.readLimit.passed:
 			return 0, os.ErrDeadlineExceeded
@@ -147,7 +149,7 @@ func (c *Conn) overfull() bool { return c.unread.size+c.stderr.size >= c.options
 
 // readError translates the end of the session for Read: a normal one is the end of the stream.
 func (c *Conn) readError() error {
-	if ended, ok := c.err.(*SessionEndedError); ok && ended.Output == "" {
+	if c.endedWell {
 		return io.EOF
 	}
 	return c.err
@@ -193,7 +195,7 @@ func (c *Conn) awaitRoom(patient bool) error {
 		switch {
 		case c.abandon && patient:
 			return net.ErrClosed
-		case patient && !c.claimed && c.peer.multiplexed():
+		case patient && !c.claimed && c.muxed:
 			return ErrMultiplexed // plain bytes would reach the agent as broken frames
 		case c.state == Closed:
 			return c.err

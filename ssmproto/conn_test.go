@@ -304,7 +304,7 @@ func TestRefusedPort(t *testing.T) {
 
 func TestGrantWithoutSession(t *testing.T) {
 	if c, err := Dial(t.Context(), Grant{}, nil); err == nil || c != nil {
-		t.Error("dialled nothing")
+		t.Error("connected to nothing")
 	}
 }
 

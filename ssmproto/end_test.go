@@ -171,7 +171,7 @@ func TestEndOfSessionInTheFormOfTheService(t *testing.T) {
 		c := f.dial()
 		v := vectorNamed(t, "channel_closed/HL112")
 		f.emit(v.frame(t))
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // io.Copy compares in the same way
 			t.Errorf("%v", err)
 		}
 	})

@@ -340,7 +340,7 @@ func (f *fake) repeat() {
 		}
 		var frames [][]byte
 		f.with(func() {
-			for seq := int64(0); seq < f.next; seq++ {
+			for seq := range f.next {
 				if frame, ok := f.unacked[seq]; ok && len(frames) < 64 {
 					frames = append(frames, frame)
 				}

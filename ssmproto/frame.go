@@ -18,7 +18,7 @@ type frame struct {
 	sentAt       time.Time // sent: the last time
 	busy         bool      // sent: being written to the socket just now
 	acked        bool      // sent: acknowledged while it was busy
-	older, newer *frame    // sent: neighbours in the order of sentAt
+	older, newer *frame    // sent: before and after it in the order of sentAt
 }
 
 // smallFrame holds a message of the size that both reference sides produce: 1024 bytes of payload, and a little more for text that the

@@ -32,7 +32,7 @@ func (t Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil 
 type Grant struct {
 	// SessionID names the session. Required.
 	SessionID string
-	// StreamURL is dialled exactly as received, also when resuming (SPEC.md §2.1). Required.
+	// StreamURL is used exactly as received, also when resuming (SPEC.md §2.1). Required.
 	StreamURL string
 	// Token opens the first data channel. Required.
 	Token Token

@@ -23,11 +23,11 @@ var (
 	ErrExitCodePayload = errors.New("ssmproto: exit code cannot be read")
 )
 
-// NewUUID makes a random (version 4) identifier. It names messages and is no secret, so the fast generator is enough.
+// NewUUID makes a random (version 4) identifier. It names messages and connections and is no secret, so the fast generator is enough.
 func NewUUID() UUID {
 	var u UUID
-	binary.BigEndian.PutUint64(u[:8], rand.Uint64())
-	binary.BigEndian.PutUint64(u[8:], rand.Uint64())
+	binary.BigEndian.PutUint64(u[:8], rand.Uint64()) //nolint:gosec // a name, not a secret
+	binary.BigEndian.PutUint64(u[8:], rand.Uint64()) //nolint:gosec // a name, not a secret
 	u[6] = u[6]&0x0f | 0x40
 	u[8] = u[8]&0x3f | 0x80
 	return u

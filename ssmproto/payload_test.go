@@ -48,8 +48,10 @@ func TestAckInAnyJSON(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	for _, text := range []string{"", "null", "{}", "[]", "3", `{"AcknowledgedMessageSequenceNumber":"3"}`, `{"AcknowledgedMessageSequenceNumber":1e40}`,
-		`{"AcknowledgedMessageSequenceNumber":3,"AcknowledgedMessageId":"no uuid"}`} {
+	for _, text := range []string{
+		"", "null", "{}", "[]", "3", `{"AcknowledgedMessageSequenceNumber":"3"}`, `{"AcknowledgedMessageSequenceNumber":1e40}`,
+		`{"AcknowledgedMessageSequenceNumber":3,"AcknowledgedMessageId":"no uuid"}`,
+	} {
 		if got, err := ParseAck([]byte(text)); !errors.Is(err, ErrAck) || got != (Ack{}) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
@@ -149,8 +151,15 @@ func TestVersions(t *testing.T) {
 		a, b  string
 		after bool
 	}{
-		{"3.0.196.0", "3.0.196.0", false}, {"3.0.196.1", "3.0.196.0", true}, {"3.0.197.0", "3.0.196.0", true}, {"2.9.999.0", "3.0.196.0", false},
-		{"3.10.0.0", "3.9.0.0", true}, {"", "3.0.196.0", false}, {"3.1", "3.0.196.0", true}, {"3.0.196", "3.0.196.0", false}, {"x.y", "0.0.0.0", false},
+		{"3.0.196.0", "3.0.196.0", false},
+		{"3.0.196.1", "3.0.196.0", true},
+		{"3.0.197.0", "3.0.196.0", true},
+		{"2.9.999.0", "3.0.196.0", false},
+		{"3.10.0.0", "3.9.0.0", true},
+		{"", "3.0.196.0", false},
+		{"3.1", "3.0.196.0", true},
+		{"3.0.196", "3.0.196.0", false},
+		{"x.y", "0.0.0.0", false},
 	} {
 		if got := versionAfter(test.a, test.b); got != test.after {
 			t.Errorf("%q after %q: %v", test.a, test.b, got)

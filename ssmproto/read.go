@@ -157,6 +157,7 @@ func (c *Conn) greet(payload []byte) {
 	var response HandshakeResponse
 	var refused error
 	c.peer, response, refused = answer(request, c.options.ClientVersion)
+	c.muxed = c.peer.multiplexed()
 	text, err := response.Append(nil)
 	if err != nil {
 		c.fail(err)
@@ -180,7 +181,7 @@ func (c *Conn) opened() {
 	switch {
 	case c.peer.sessionType == "":
 		c.peer.sessionType = SessionStandardStream
-	case c.options.WaitForPeer && !c.peer.multiplexed():
+	case c.options.WaitForPeer && !c.muxed:
 		hold = holdLimit
 	case c.peer.sessionType == SessionPort:
 		hold = settleTime
@@ -208,7 +209,7 @@ func (c *Conn) output(f *frame) bool {
 
 // connectionRefused handles the flag by which the agent says that it could not connect. It does not say for which stream. The caller holds mu.
 func (c *Conn) connectionRefused() {
-	if c.peer.multiplexed() {
+	if c.muxed {
 		c.flagged++
 		return
 	}
@@ -242,5 +243,6 @@ func (c *Conn) closedByService(payload []byte) {
 		c.fail(fmt.Errorf("ssmproto: session ended with data missing: %w", io.ErrUnexpectedEOF))
 		return
 	}
+	c.endedWell = closed.Output == "" && c.state != Closed
 	c.fail(&SessionEndedError{SessionID: c.grant.SessionID, Output: closed.Output})
 }

@@ -96,7 +96,7 @@ func (c *Conn) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return c.ctx.Err() == nil
 	}
-	timer := time.NewTimer(d/2 + rand.N(d))
+	timer := time.NewTimer(d/2 + rand.N(d)) //nolint:gosec // spreads attempts, guards nothing
 	defer timer.Stop()
 	select {
 	case <-c.ctx.Done():

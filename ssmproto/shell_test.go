@@ -51,7 +51,7 @@ func TestTerminal(t *testing.T) {
 			t.Error(err)
 		}
 		f.await("the input", func() bool { return len(f.received) == 11 })
-		f.with(func() { equal(t, "input", []byte(f.received), []byte("sleep 100\r\x03")) })
+		f.with(func() { equal(t, "input", f.received, []byte("sleep 100\r\x03")) })
 		f.with(func() { equal(t, "size", string(f.others[1].Payload), `{"cols":120,"rows":40}`) })
 		_ = s.Close()
 		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) }) // the flag is for ports only

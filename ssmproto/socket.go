@@ -48,7 +48,7 @@ func openSocket(ctx context.Context, grant *Grant, token Token, clientID UUID, o
 	dialer.ReadBufferSize = 4096
 	dialer.HandshakeTimeout = o.HandshakeTimeout
 	s.capture(ctx, &dialer)
-	ws, response, err := dialer.DialContext(ctx, grant.StreamURL, header)
+	ws, response, err := dialer.DialContext(ctx, grant.StreamURL, header) //nolint:bodyclose // the library has read what there is
 	if err != nil {
 		if response != nil {
 			return nil, fmt.Errorf("%w: %s", err, response.Status)

@@ -2,11 +2,11 @@ package ssmproto
 
 // State is where a Conn is in its life.
 //
-//	Connecting ──► Handshaking ──► Open ──► Draining ──► Closed
-//	                  │    ▲       │  ▲        ▲           ▲
-//	                  ▼    │       ▼  │        │           │
-//	                  Resuming ◄───┘──┘────────┘           │
-//	   from every state ───────────────────────────────────┘
+//	Connecting ───► Handshaking ───► Open ───► Draining ───► Closed
+//	                     ▲             ▲           ▲            ▲
+//	                     ▼             ▼           │            │
+//	                     └── Resuming ─┴───────────┘            │
+//	    from every state ───────────────────────────────────────┘
 //
 // Connecting: the first connection is being made. Handshaking: the agent has not yet said what the session is. Open: bytes move.
 // Resuming: the connection was lost and a new one is being made; it leads back to where it came from, or to Draining when the owner closes.
