@@ -15,6 +15,7 @@ import (
 // agentLink is the control channel of one machine's agent.
 type agentLink struct {
 	machine string
+	version string
 	since   time.Time // of the real clock
 	ws      *websocket.Conn
 	mu      sync.Mutex // one writer at a time
@@ -43,7 +44,7 @@ func (s *Server) serveControlChannel(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	a := &agentLink{machine: r.PathValue("id"), since: time.Now(), ws: ws}
+	a := &agentLink{machine: r.PathValue("id"), version: t.version, since: time.Now(), ws: ws}
 	defer s.release(ws)
 	if t.machine == "" || t.machine != a.machine {
 		return

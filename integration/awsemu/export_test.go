@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// SessionEnd starts a session of a document, without network, whose agent has come; the channel closes when the service ends it.
+// SessionEnd starts a session of a document, without network; the channel closes when the service ends it, touch is traffic.
 // The session is given up with ctx.
-func SessionEnd(ctx context.Context, document string) <-chan struct{} {
+func SessionEnd(ctx context.Context, document string) (ended <-chan struct{}, touch func()) {
 	s := &Server{
 		cfg: Config{Now: time.Now, AgentWait: time.Hour, Delay: -1}, log: slog.New(slog.DiscardHandler),
 		sessions: map[string]*session{}, agents: map[string]*agentLink{}, changed: make(chan struct{}),
@@ -16,14 +16,14 @@ func SessionEnd(ctx context.Context, document string) <-chan struct{} {
 	s.faults.init(Faults{})
 	d := mustDocument("Test", document)
 	ses := s.newSession(&call{who: &principal{name: "test"}}, target{id: "i-0123456789abcdef0"}, &d, nil, "")
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(done)
 		_ = s.await(ctx, ses.isOver)
 		ses.abandon()
 		s.wg.Wait()
 	}()
-	return ended
+	return done, ses.touch
 }
 
 // Verdict asks an identity policy.

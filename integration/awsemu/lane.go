@@ -1,10 +1,13 @@
 package awsemu
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
@@ -221,7 +224,9 @@ func (l *lane) run(done <-chan struct{}) {
 		}
 		if err := to.write(p.frame); err != nil {
 			l.disconnect(to)
-			to.abort()
+			if !errors.Is(err, websocket.ErrCloseSent) { // a channel that says goodbye is left in peace
+				to.abort()
+			}
 			continue
 		}
 		faults := l.taken(p)

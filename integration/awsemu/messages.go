@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -24,15 +25,18 @@ type token struct {
 	session string // empty for control channels
 	machine string // of control channels
 	expires time.Time
+	version string // of the agent that redeemed it
 }
 
 // hello is the first frame, as text, of whoever connects (SPEC.md §2.2, §10.4). Other fields are not looked at.
 type hello struct {
 	MessageSchemaVersion string
 	TokenValue           string
+	AgentVersion         string // on control channels
 }
 
-var upgrader = websocket.Upgrader{ReadBufferSize: 16 << 10, WriteBufferSize: 16 << 10}
+// upgrader shares write buffers, because most sessions of many are silent at any moment.
+var upgrader = websocket.Upgrader{ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{}}
 
 // issueToken remembers a token and gives its text.
 func (s *Server) issueToken(t token, expired bool) string {
@@ -182,6 +186,7 @@ func (s *Server) greet(ws *websocket.Conn) (token, error) {
 	if err != nil {
 		return token{}, err
 	}
+	t.version = h.AgentVersion
 	return t, ws.SetReadDeadline(time.Time{})
 }
 

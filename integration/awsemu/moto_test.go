@@ -217,8 +217,10 @@ func TestAgainstMoto(t *testing.T) {
 			in.RoleArn = aws.String("arn:aws:iam::" + motoAccount + ":role/people/ssh")
 			return stsClient(c).AssumeRole(deadline(t), in)
 		}, []difference{
-			{".AssumedRoleUser.AssumedRoleId", random, false}, {".Credentials.AccessKeyId", random, false},
-			{".Credentials.SecretAccessKey", random, false}, {".Credentials.SessionToken", random, false},
+			{".AssumedRoleUser.AssumedRoleId", random, false},
+			{".Credentials.AccessKeyId", random, false},
+			{".Credentials.SecretAccessKey", random, false},
+			{".Credentials.SessionToken", random, false},
 			{".Credentials.Expiration", "an hour from each call; moto gives microseconds, AWS does not", false},
 			{".PackedPolicySize", "a share of a limit whose packing AWS does not tell", false},
 			{".SourceIdentity", "moto does not know it, and it is why roles are assumed here", false},

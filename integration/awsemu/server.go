@@ -52,6 +52,8 @@ const DefaultDelay = 5 * time.Millisecond
 const (
 	defaultAgentWait  = 10 * time.Second
 	headerTimeout     = 10 * time.Second
+	requestTimeout    = 30 * time.Second // to arrive; WebSockets leave it behind
+	idleTimeout       = 2 * time.Minute
 	shutdownTimeout   = 5 * time.Second
 	maxHeaderBytes    = 64 << 10
 	maxConcurrentCall = 256
@@ -172,7 +174,7 @@ func listenLoopback(address string) (net.Listener, error) {
 
 func (s *Server) serve() {
 	s.http = &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: s.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	for _, l := range []net.Listener{s.plain, s.secure} {

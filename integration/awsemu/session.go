@@ -56,6 +56,7 @@ type session struct {
 	client   *channel
 	agent    *channel
 	everBoth bool
+	invited  bool   // the agent has been told of the session
 	output   string // of channel_closed
 	end      time.Time
 	timers   []*time.Timer
@@ -240,7 +241,7 @@ func (ses *session) finish(status Status, output string, drain bool) bool {
 		return false
 	}
 	ses.status, ses.output, ses.end = status, output, ses.server.now()
-	agent := ses.agent
+	agent, invited := ses.agent, ses.invited
 	for _, t := range ses.timers {
 		t.Stop()
 	}
@@ -248,7 +249,7 @@ func (ses *session) finish(status Status, output string, drain bool) bool {
 	long := ses.faults.Load().LongChannelClosed
 	ses.toClient.finish(closedFrame(ses.id, ses.target.id, output, long), drain)
 	ses.toAgent.finish(closedFrame(ses.id, ses.target.id, "", long), false)
-	if agent == nil {
+	if agent == nil && invited {
 		ses.server.tellAgent(ses.target.id, closedFrame(ses.id, ses.target.id, "", long))
 	}
 	ses.server.retire(ses)

@@ -288,7 +288,7 @@ func TestTimersOfTheDocument(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				ends := awsemu.SessionEnd(t.Context(), `{"schemaVersion":"1.0","sessionType":"Port","inputs":`+test.inputs+`}`)
+				ends, _ := awsemu.SessionEnd(t.Context(), `{"schemaVersion":"1.0","sessionType":"Port","inputs":`+test.inputs+`}`)
 				before := time.Now()
 				<-ends
 				if got := time.Since(before); got != test.after {
@@ -297,6 +297,19 @@ func TestTimersOfTheDocument(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTrafficPostponesTheIdleTimer has traffic once, two minutes into a session that may be silent for three.
+func TestTrafficPostponesTheIdleTimer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends, touch := awsemu.SessionEnd(t.Context(), `{"schemaVersion":"1.0","sessionType":"Port","inputs":{"idleSessionTimeout":"3"}}`)
+		before := time.Now()
+		time.AfterFunc(2*time.Minute, touch)
+		<-ends
+		if got := time.Since(before); got != 5*time.Minute {
+			t.Errorf("ended after %v, want 5 minutes", got)
+		}
+	})
 }
 
 func TestCloseEndsEverything(t *testing.T) {

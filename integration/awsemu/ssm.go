@@ -127,6 +127,9 @@ func (s *Server) openSession(c *call, t target, d *Document, values map[string]s
 		ses.finish(StatusFailed, fmt.Sprintf("Connection to destination port %d failed.", port), false)
 		return grant, nil
 	}
+	ses.mu.Lock()
+	ses.invited = true
+	ses.mu.Unlock()
 	s.tellAgent(t.id, serviceFrame(ssmproto.InteractiveShell, ses.invitation()))
 	s.announce()
 	return grant, nil

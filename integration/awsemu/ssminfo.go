@@ -67,7 +67,11 @@ func (s *Server) describeSessions(c *call) (any, error) {
 	var found []ssmSession
 	for _, ses := range all {
 		d, over := ses.describe()
-		if ses.target.account == c.who.account && ses.target.region == c.region && over == (ask.State == "History") && ask.passes(d) {
+		ok, err := ask.passes(d)
+		if err != nil {
+			return nil, err
+		}
+		if ok && ses.target.account == c.who.account && ses.target.region == c.region && over == (ask.State == "History") {
 			found = append(found, d)
 		}
 	}
@@ -78,14 +82,19 @@ func (s *Server) describeSessions(c *call) (any, error) {
 	return describeSessionsResponse{Sessions: page, NextToken: next}, err
 }
 
-func (ask *describeSessionsRequest) passes(d ssmSession) bool {
+// passes joins the filters with AND. Those by time do not exist here.
+func (ask *describeSessionsRequest) passes(d ssmSession) (bool, error) {
+	have := map[string]string{"Target": d.Target, "Owner": d.Owner, "Status": string(d.Status), "SessionId": d.SessionID}
 	for _, f := range ask.Filters {
-		have := map[string]string{"Target": d.Target, "Owner": d.Owner, "Status": string(d.Status), "SessionId": d.SessionID}
-		if value, ok := have[f.Key]; ok && value != f.Value {
-			return false
+		value, known := have[f.Key]
+		if !known {
+			return false, badRequest("InvalidFilterKey", "The filter key %s is not valid.", f.Key)
+		}
+		if value != f.Value {
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
 func (ses *session) describe() (d ssmSession, over bool) {
@@ -196,31 +205,29 @@ func (ask *describeInformationRequest) passes(info *instanceInformation) (bool, 
 	return true, nil
 }
 
-// managed gives all nodes, and those instances whose agent is or was there.
+// managed gives all nodes, and those instances whose agent is there.
 func (s *Server) managed(account, region string) []instanceInformation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ping := func(id string) string {
-		if s.agents[id] != nil {
-			return "Online"
-		}
-		return "ConnectionLost"
-	}
 	var all []instanceInformation
 	for id, i := range s.instances {
-		if i.account == account && i.Region == region && s.agents[id] != nil {
+		if a := s.agents[id]; a != nil && i.account == account && i.Region == region {
 			all = append(all, instanceInformation{
-				InstanceID: id, PingStatus: ping(id), PlatformType: platformType(i.Platform), PlatformName: i.Platform, ResourceType: "EC2Instance",
-				IPAddress: i.PrivateIP, ComputerName: i.PrivateDNS, tags: i.Tags, LastPingDateTime: epoch(s.now()),
+				InstanceID: id, PingStatus: "Online", AgentVersion: a.version, ResourceType: "EC2Instance",
+				PlatformType: platformType(i.Platform), PlatformName: i.Platform, IPAddress: i.PrivateIP, ComputerName: i.PrivateDNS, tags: i.Tags, LastPingDateTime: epoch(s.now()),
 			})
 		}
 	}
 	for id, n := range s.nodes {
 		if n.account == account && n.Region == region {
-			all = append(all, instanceInformation{
-				InstanceID: id, PingStatus: ping(id), PlatformType: platformType(n.Platform), PlatformName: n.Platform, ResourceType: "ManagedInstance",
-				Name: n.Name, ComputerName: n.Name, IPAddress: n.IP, tags: n.Tags, LastPingDateTime: epoch(s.now()),
-			})
+			info := instanceInformation{
+				InstanceID: id, PingStatus: "ConnectionLost", PlatformType: platformType(n.Platform), PlatformName: n.Platform,
+				ResourceType: "ManagedInstance", Name: n.Name, ComputerName: n.Name, IPAddress: n.IP, tags: n.Tags, LastPingDateTime: epoch(s.now()),
+			}
+			if a := s.agents[id]; a != nil {
+				info.PingStatus, info.AgentVersion = "Online", a.version
+			}
+			all = append(all, info)
 		}
 	}
 	slices.SortFunc(all, func(a, b instanceInformation) int { return strings.Compare(a.InstanceID, b.InstanceID) })
