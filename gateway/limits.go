@@ -32,8 +32,9 @@ type Limits struct {
 	ResolveTimeout time.Duration // 15 s
 	// ConnectTimeout bounds opening the Session Manager session, and then again logging in to the machine.
 	ConnectTimeout time.Duration // 60 s
-	// BannerTimeout bounds the wait for the first byte of the machine's sshd. The agent reports a port on which nobody listens late or not at all.
-	BannerTimeout time.Duration // 20 s
+	// BannerTimeout bounds the wait for the first byte of the machine's sshd, since the agent reports a port on which nobody listens late or not at all. It is
+	// short enough that clients which give up after 15 s (VS Code) still read why.
+	BannerTimeout time.Duration // 12 s
 	// Keepalive is how often a silent client is asked for a sign of life; after KeepaliveCount silent intervals it is gone.
 	Keepalive      time.Duration // 30 s
 	KeepaliveCount int           // 3
@@ -55,7 +56,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.MachinesPerConnection, 64)
 	fill(&l.ResolveTimeout, 15*time.Second)
 	fill(&l.ConnectTimeout, 60*time.Second)
-	fill(&l.BannerTimeout, 20*time.Second)
+	fill(&l.BannerTimeout, 12*time.Second)
 	fill(&l.Keepalive, 30*time.Second)
 	fill(&l.KeepaliveCount, 3)
 	fill(&l.PortLinger, 10*time.Second)

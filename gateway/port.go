@@ -117,6 +117,18 @@ func (c *carrier) Close() error {
 	return c.Conn.Close()
 }
 
+// abandon ends a connection that led nowhere, without waiting for the machine to take what it will never take. AWS is still told.
+func (c *carrier) abandon() {
+	atOnce, ok := c.Conn.(interface{ CloseNow() error })
+	if ok {
+		c.mu.Lock()
+		c.closed = true
+		c.mu.Unlock()
+		_ = atOnce.CloseNow()
+	}
+	_ = c.Close()
+}
+
 // heard reports whether the machine has sent anything.
 func (c *carrier) heard() bool {
 	c.mu.Lock()

@@ -123,12 +123,12 @@ func (u *upstream) attempt(ctx context.Context, key ssh.Signer) (leg, error) {
 	case osUser = <-u.osUser:
 		u.osUser <- osUser // for a second attempt
 	case <-ctx.Done():
-		_ = c.Close()
+		c.abandon()
 		return leg{}, context.Cause(ctx)
 	}
 	up, seen, err := u.handshake(ctx, c, key, osUser)
 	if err != nil {
-		_ = c.Close()
+		c.abandon()
 		return leg{}, err
 	}
 	c.live.Store(true)
@@ -159,7 +159,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	c.expectFirst(limits.BannerTimeout, func() { fail(portRefused(r, errors.New("silence"))) })
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	stop := context.AfterFunc(ctx, c.abandon)
 	defer stop()
 
 	pushed := u.push(ctx, r, key)
