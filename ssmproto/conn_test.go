@@ -236,6 +236,22 @@ func TestSessionWithoutHandshake(t *testing.T) {
 	})
 }
 
+// TestHandshakeIsAnsweredOnce: a second answer would block the agent for ever (SPEC.md §4.4).
+func TestHandshakeIsAnsweredOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.complete = false
+		go func() {
+			f.await("the answer", func() bool { return len(f.others) == 1 })
+			f.send(PayloadHandshakeRequest, []byte(portRequest))
+			f.send(PayloadHandshakeComplete, []byte("{}"))
+			f.send(PayloadHandshakeRequest, []byte(portRequest))
+		}()
+		c := f.dial()
+		exchange(t, f, c, []byte("up"), []byte("down"))
+		f.with(func() { equal(t, "answers", len(f.others), 1) })
+	})
+}
+
 func TestNoHandshakeAtAll(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
 		f.complete = false
