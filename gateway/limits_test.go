@@ -231,9 +231,8 @@ func TestASilentClientIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go drainLeg(chans, nil) // nobody answers requests
-	within(t, "the cut", func() { _ = conn.Wait() })
-	go ssh.DiscardRequests(reqs)
+	within(t, "the cut", func() { _ = conn.Wait() }) // nobody answers requests meanwhile
+	discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
 	w.audit.wait(t, "the reason", func(e Event) bool { return e.Event == EventConnectionClosed && e.Reason == string(authz.ReasonTimeout) })
 }
 
