@@ -4,13 +4,14 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=unknown
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/ssm-ssh-gateway ./cmd/ssm-ssh-gateway \
+ARG VERSION=
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.buildVersion=${VERSION}" -o /out/ssm-ssh-gateway ./cmd/ssm-ssh-gateway \
 	&& mkdir -p /out/state
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /out/ssm-ssh-gateway /ssm-ssh-gateway
-# What the gateway learns and makes (its own host key, pins, the audit log) is the only thing it writes: the root may be read-only.
+# What the gateway learns and makes (its own host key, pins, the audit log) is the only thing it writes: the root may be read-only. The configuration,
+# /etc/ssm-ssh-gateway/config.toml, says so: state_dir = "/var/lib/ssm-ssh-gateway", audit_log = "-", and listen = ["[::]:2222"].
 COPY --from=build --chown=65532:65532 /out/state /var/lib/ssm-ssh-gateway
 VOLUME /var/lib/ssm-ssh-gateway
 USER 65532:65532

@@ -14,8 +14,9 @@ BENCHTIME ?= 1s
 PKG ?= ./...
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# Of a release; otherwise the go command's own stamp from git says what was built.
+VERSION ?=
+LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 
 # Tests find programs on the path like anybody else: ours first, and sshd, which Debian keeps out of an ordinary user's path.
 export PATH := $(TOOLS)/bin:$(TOOLS)/venv/bin:$(PATH):/usr/sbin:/sbin
