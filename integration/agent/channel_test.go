@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -199,7 +200,7 @@ func TestReconnectStopsForEndedSession(t *testing.T) {
 		t.Errorf("completion %s", status)
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the destination: %v", err)
 	}
 }

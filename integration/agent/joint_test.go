@@ -197,3 +197,31 @@ func TestJointSessionEnds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A multiplexed session through all three, with several connections at a time and a reader that is slow to begin.
+func TestJointMux(t *testing.T) {
+	addr := echo(t, "")
+	w := newWorld(t, agent.Config{PortMap: func(string, int) string { return addr }, Quirks: agent.Quirks{Fast: true}})
+	grant := w.start("AWS-StartPortForwardingSession", map[string][]string{"portNumber": {"5432"}, "localPortNumber": {"0"}})
+	conn, err := ssmproto.Dial(w.deadline(), grant, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux, err := ssmproto.NewMux(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mux.Close()
+	var wait sync.WaitGroup
+	for range 3 {
+		stream, err := mux.Open(w.deadline())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait.Go(func() {
+			thereAndBack(t, stream, 256<<10)
+			_ = stream.Close()
+		})
+	}
+	wait.Wait()
+}

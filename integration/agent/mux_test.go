@@ -170,7 +170,7 @@ func TestBasicForwardingRedials(t *testing.T) {
 		"old agent":  {modernClient, "3.0.196.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, control, data, conns := startPort(t, agent.Config{AgentVersion: test.agent, Quirks: agent.Quirks{DialFirst: true}}, forwardDocument)
+			_, control, data, conns := startPort(t, agent.Config{AgentVersion: test.agent, Quirks: agent.Quirks{DialFirst: true, KeepEarlyData: true}}, forwardDocument)
 			data.shake(test.client)
 			for turn, text := range []string{"first", "second", "third"} {
 				if turn > 0 {

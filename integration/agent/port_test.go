@@ -151,3 +151,28 @@ func TestRefusedPortIsNoticedLate(t *testing.T) {
 		}
 	}
 }
+
+func TestRefusedPortAtOnceOnRequest(t *testing.T) {
+	_, control, data, _ := startPort(t, agent.Config{
+		PortMap: func(string, int) string { return "" }, Quirks: agent.Quirks{RefuseAtOnce: true},
+	}, sshDocument)
+	data.shake(modernClient)
+	if status, _ := control.completion(); status != "Failed" {
+		t.Errorf("completion %s", status)
+	}
+}
+
+// A very old agent says nothing about itself: the destination's first words are the first thing the client gets.
+func TestNoHandshakeOnRequest(t *testing.T) {
+	_, _, data, conns := startPort(t, agent.Config{Quirks: agent.Quirks{NoHandshake: true}}, sshDocument)
+	conn := receive(t, conns)
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "SSH-2.0-old\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if m, ok := data.output(); !ok || m.SequenceNumber != 0 || string(m.Payload) != "SSH-2.0-old\r\n" {
+		t.Errorf("first message %+v", m)
+	}
+	data.inputUntilAcked("hello")
+	expectRead(t, conn, "hello")
+}

@@ -346,7 +346,7 @@ func (p *peer) startSession(doc document) {
 func (p *peer) completion() (status, output string) {
 	p.t.Helper()
 	m := p.until(ssmproto.AgentTaskComplete)
-	var done struct{ TaskId, FinalTaskStatus, Output, InstanceId string } //nolint:staticcheck // names of the wire
+	var done struct{ TaskId, FinalTaskStatus, Output, InstanceId string }
 	if err := json.Unmarshal(m.Payload, &done); err != nil {
 		p.t.Fatal(err)
 	}
