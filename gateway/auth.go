@@ -14,8 +14,10 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// serverVersion has no number and does not begin with OpenSSH, so that no client takes us for one and switches on what only OpenSSH understands.
-const serverVersion = "SSH-2.0-ssm-ssh-gateway"
+// serverVersion has no version number. It begins with OpenSSH because OpenSSH's client tells only such servers that it no longer reads output
+// (eow@openssh.com, PROTOCOL 2.1): with any other name `ssh host yes | head` runs for ever, since the remote program never gets SIGPIPE. In return clients
+// send no-more-sessions@openssh.com, which the bridge keeps.
+const serverVersion = "SSH-2.0-OpenSSH_compatible_ssm-ssh-gateway"
 
 // proof is who has logged in over one SSH connection, and as what. It is made once, when a signature has been verified, and never changes.
 type proof struct {

@@ -181,7 +181,7 @@ func (l *Lab) ConnectEnviron(person string) []string { return l.awsEnviron(lapto
 func (l *Lab) awsEnviron(c credential) []string {
 	return append(c.environ(),
 		"AWS_ENDPOINT_URL="+l.AWS.URL(), "AWS_REGION="+Region, "AWS_DEFAULT_REGION="+Region, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull, "AWS_PROFILE=")
+		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 }
 
 // UserKey is the private key file of a person; .pub and, for certificates, -cert.pub are beside it.
