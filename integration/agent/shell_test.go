@@ -38,6 +38,18 @@ func TestShell(t *testing.T) {
 	}
 }
 
+// A job that ignores the hang-up keeps the terminal open; the agent ends all the same.
+func TestCloseDespiteBackgroundJob(t *testing.T) {
+	s := newService(t)
+	a, control := s.startAgent(agent.Config{Quirks: agent.Quirks{NoShellDelay: true}})
+	control.startSession(document{kind: "Standard_Stream", inputs: `{"shellProfile":{"linux":"stty -echo; trap '' HUP; sleep 3 & echo start''ed"}}`})
+	data := s.accept(s.data)
+	data.stream("started")
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInteractiveCommand(t *testing.T) {
 	control, data := startSession(t, agent.Config{}, document{
 		kind: "InteractiveCommands", properties: `{"linux":{"commands":"{{ command }}"},"macos":{"commands":"{{ command }}"}}`,

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 const ptySupported = true
@@ -20,7 +20,10 @@ var signals = map[string]syscall.Signal{
 	"TERM": syscall.SIGTERM, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 }
 
-var errUnknownSignal = errors.New("unknown signal")
+var (
+	errUnknownSignal = errors.New("unknown signal")
+	errNoTerminal    = errors.New("no terminal was asked for")
+)
 
 func loginShell() string {
 	if _, err := os.Stat("/bin/bash"); err == nil {
@@ -47,7 +50,7 @@ func systemEnv() []string {
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 func startOnPTY(cmd *exec.Cmd, want *ptyRequest) (*program, error) {
-	master, slave, err := pty.Open()
+	master, slave, err := openTerminal()
 	if err != nil {
 		return nil, err
 	}
@@ -69,9 +72,9 @@ func startOnPTY(cmd *exec.Cmd, want *ptyRequest) (*program, error) {
 
 func (p *program) resize(size windowChange) error {
 	if p.pty == nil {
-		return pty.ErrUnsupported
+		return errNoTerminal
 	}
-	return pty.Setsize(p.pty, &pty.Winsize{Cols: uint16(size.Columns), Rows: uint16(size.Rows), X: uint16(size.Width), Y: uint16(size.Height)})
+	return setSize(p.pty, &unix.Winsize{Col: uint16(size.Columns), Row: uint16(size.Rows), Xpixel: uint16(size.Width), Ypixel: uint16(size.Height)})
 }
 
 // signal reaches the program's whole group, as from a terminal.
