@@ -25,7 +25,7 @@ var phrases = map[authz.Reason]phrase{
 		return "the key " + r.Subject + " is not known here", "offer another key, or ask for this one to be enrolled"
 	},
 	authz.ReasonCertificateExpired: func(r *authz.Refusal) (string, string) {
-		return "your certificate is not valid now" + because(r), "get a fresh certificate and try again"
+		return "your key or certificate is not valid now" + because(r), "get a fresh one and try again"
 	},
 	authz.ReasonCertificateInvalid: func(r *authz.Refusal) (string, string) {
 		return "your certificate cannot be accepted" + because(r), "get one from the configured CA, with options that the gateway supports"

@@ -94,7 +94,7 @@ func TestStdinAndBack(t *testing.T) {
 func TestFileTransfer(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
 		local := t.TempDir()
-		content := randomBytes(t, 3<<20+17)
+		content := randomBytes(t, 1<<20+17)
 		write(t, filepath.Join(local, "up"), content)
 		programs := map[string]func(t *testing.T, remote string){
 			"scp": func(t *testing.T, remote string) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -23,7 +24,7 @@ func TestWords(t *testing.T) {
 		want   []string
 	}{
 		"unknown key":         {"mallory", []string{target}, []string{"is not known here", "enrolled"}},
-		"expired certificate": {"expired", []string{target}, []string{"not valid now", "fresh certificate"}},
+		"expired certificate": {"expired", []string{target}, []string{"not valid now", "fresh one"}},
 		"wrong principal":     {"wrong-principal", []string{target}, []string{"principals name nobody", "principal"}},
 		"revoked key":         {"revoked", []string{target}, []string{"revoked", "another key"}},
 		"unknown target":      {"alice", []string{"ec2-user@i-0ffffffffffffffff"}, []string{"no machine i-0ffffffffffffffff is known", "ls"}},
@@ -68,6 +69,20 @@ func TestWordsInDirectShape(t *testing.T) {
 	w := worldOf(t, "embedded")
 	got := w.ssh(t, nil, "ec2-user@"+lab.StoppedInstance+"@gateway", "true")
 	w.checkWords(t, got, []string{"is stopped", "start it"})
+}
+
+// TestThrottled has AWS ask for fewer calls for as long as anybody tries.
+func TestThrottled(t *testing.T) {
+	w := worldOf(t, "embedded")
+	if err := w.lab.AWS.SetFaults(awsemu.Scope{}, awsemu.Faults{Throttle: map[string]int{"ssm:StartSession": 1000}}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := w.lab.AWS.SetFaults(awsemu.Scope{}, awsemu.Faults{}); err != nil {
+			t.Error(err)
+		}
+	}()
+	w.checkWords(t, w.ssh(t, nil, target, "true"), []string{"AWS asks for fewer calls", "wait a minute"})
 }
 
 // TestChangedHostKey pins another key for the machine than it has. It is refused with both fingerprints and the command that forgets the old one;
