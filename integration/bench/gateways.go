@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// variant is a gateway with settings of its own. Everything else is as the lab writes it for tests, at the log level of production.
+type variant struct {
+	name        string
+	maxPayload  int // bytes of one message towards the instance; 1024 when zero
+	passthrough bool
+	lanes       int // for the plot; 1 when zero
+	settings    table
+	environ     []string
+}
+
+// table is a table of a TOML file.
+type table = map[string]any
+
+var (
+	inspected   = variant{name: "inspected"}
+	inspected16 = variant{name: "inspected16k", maxPayload: 16 << 10}
+	passthrough = variant{name: "passthrough", passthrough: true}
+)
+
+// laneVariants are the points of the plot; another number of lanes is another line, with the settings that ask for it.
+var laneVariants = []variant{
+	inspected,
+}
+
+// roomy are limits beyond anything measured here: all clients are one person at one address.
+var roomy = table{
+	"max_startups": "4000:30:8000", "max_startups_per_source": 4000, "max_connections": 8000, "max_connections_per_person": 4000,
+	"max_machines_per_connection": 4000, "connect_timeout": "5m", "login_grace": "5m",
+}
+
+// gatewayProcess is a gateway at work.
+type gatewayProcess struct {
+	addr    string
+	cmd     *exec.Cmd
+	logPath string
+	logFile *os.File
+}
+
+const (
+	startLimit = 30 * time.Second
+	stopLimit  = 20 * time.Second
+	pollEvery  = 10 * time.Millisecond
+)
+
+// gateway gives the variant's process, started at the first call.
+func (w *world) gateway(ctx context.Context, v variant) (*gatewayProcess, error) {
+	if g := w.gateways[v.name]; g != nil {
+		return g, nil
+	}
+	g, err := w.startGateway(ctx, v)
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s: %w", v.name, err)
+	}
+	w.gateways[v.name] = g
+	return g, nil
+}
+
+// freshGateway is gateway with nothing in its memory.
+func (w *world) freshGateway(ctx context.Context, v variant) (*gatewayProcess, error) {
+	if g := w.gateways[v.name]; g != nil {
+		delete(w.gateways, v.name)
+		if err := g.stop(); err != nil {
+			return nil, err
+		}
+	}
+	return w.gateway(ctx, v)
+}
+
+func (w *world) startGateway(ctx context.Context, v variant) (*gatewayProcess, error) {
+	dir := filepath.Join(w.dir, "gateway-"+v.name)
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	config, err := w.writeConfig(dir, addr, v)
+	if err != nil {
+		return nil, err
+	}
+	g := &gatewayProcess{addr: addr, logPath: filepath.Join(dir, "log"), cmd: exec.Command(w.bench.programs.gateway, "serve", "--config", config)}
+	if g.logFile, err = os.Create(g.logPath); err != nil {
+		return nil, err
+	}
+	g.cmd.Env = append(append(os.Environ(), w.lab.Environ()...), v.environ...)
+	g.cmd.Stdout, g.cmd.Stderr = g.logFile, g.logFile
+	dieWithParent(g.cmd)
+	if err := g.cmd.Start(); err != nil {
+		return nil, errors.Join(err, g.logFile.Close())
+	}
+	if err := awaitTCP(ctx, addr); err != nil {
+		text, _ := os.ReadFile(g.logPath)
+		return nil, errors.Join(err, g.stop(), fmt.Errorf("it said: %s", text))
+	}
+	return g, nil
+}
+
+// writeConfig turns the lab's configuration into the variant's.
+func (w *world) writeConfig(dir, addr string, v variant) (path string, err error) {
+	text, err := os.ReadFile(w.lab.GatewayConfig)
+	if err != nil {
+		return "", err
+	}
+	config := table{}
+	if err := toml.Unmarshal(text, &config); err != nil {
+		return "", err
+	}
+	state := filepath.Join(dir, "state")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return "", err
+	}
+	const hostCA = "host_ca_ed25519_key" // the one that the clients' known_hosts believes
+	key, err := os.ReadFile(filepath.Join(w.lab.Dir, "state", hostCA))
+	if err != nil {
+		return "", err
+	}
+	policy := `@id("everybody") permit (principal, action, resource);`
+	if v.passthrough {
+		policy = `@id("everybody") @mode("passthrough") permit (principal, action, resource);`
+	}
+	session := table{"max_payload": max(v.maxPayload, 1024)}
+	if w.messageRate != 0 {
+		session["message_rate"] = w.messageRate
+	}
+	for name, value := range map[string]any{
+		"listen": []string{addr}, "state_dir": state, "audit_log": filepath.Join(dir, "audit.jsonl"), "log_level": "info", "policies": []string{"policy.cedar"},
+		"revoked_keys": []string{}, "limits": roomy, "session": session,
+	} {
+		config[name] = value
+	}
+	merge(config, v.settings)
+	if text, err = toml.Marshal(config); err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "config.toml")
+	return path, errors.Join(os.WriteFile(filepath.Join(state, hostCA), key, 0o600), os.WriteFile(path, text, 0o600),
+		os.WriteFile(filepath.Join(dir, "policy.cedar"), []byte(policy), 0o600))
+}
+
+// merge puts settings over a configuration, tables key by key.
+func merge(config, settings table) {
+	for name, value := range settings {
+		inner, ours := value.(table)
+		there, theirs := config[name].(table)
+		if ours && theirs {
+			merge(there, inner)
+			continue
+		}
+		config[name] = value
+	}
+}
+
+// stop asks the gateway to end as a service manager does, and ends it.
+func (g *gatewayProcess) stop() error {
+	defer g.logFile.Close()
+	if err := g.cmd.Process.Signal(os.Interrupt); err != nil {
+		return errors.Join(fmt.Errorf("the gateway ended early: %w", err), g.cmd.Wait())
+	}
+	late := time.AfterFunc(stopLimit, func() { _ = g.cmd.Process.Kill() })
+	defer late.Stop()
+	if err := g.cmd.Wait(); err != nil {
+		text, _ := os.ReadFile(g.logPath)
+		return fmt.Errorf("the gateway ended with %w: %s", err, lastLines(string(text), 3))
+	}
+	return nil
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(len(lines)-n, 0):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), longestLine)]
+	}
+	return strings.Join(lines, "\n")
+}
+
+// longestLine is how much of a line of a log is shown.
+const longestLine = 400
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+func awaitTCP(ctx context.Context, addr string) error {
+	return await(ctx, "an answer on "+addr, func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// await asks again and again, for things that other processes do without telling.
+func await(ctx context.Context, what string, there func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	again := time.NewTicker(pollEvery)
+	defer again.Stop()
+	for !there() {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+		}
+	}
+	return nil
+}

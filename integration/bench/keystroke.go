@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"time"
+)
+
+const (
+	keyPause  = 30 * time.Millisecond // between an echo and the next key: fast typing, and no load of its own
+	fewestKey = 3                     // of a way on which one takes seconds
+)
+
+// measureKeystroke times the echo of one byte on a connection, alone and beside a bulk transfer on the same connection in either direction.
+func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
+	_, plugin, _, err := w.clientRoutes()
+	if err != nil {
+		return nil, err
+	}
+	gateway, err := w.gatewayRoute(ctx, inspected)
+	if err != nil {
+		return nil, err
+	}
+	busy := atMost(2)
+	if w.rate > 0 {
+		busy = atMost(1.3)
+	}
+	rows, err := echoRows(ctx, b, gateway, "gateway", busy)
+	if err != nil {
+		return rows, fmt.Errorf("gateway: %w", err)
+	}
+	theirs, err := echoRows(ctx, b, plugin, "plugin", goal{})
+	if err != nil {
+		err = fmt.Errorf("plugin: %w", err)
+	}
+	return append(rows, theirs...), err
+}
+
+func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) ([]row, error) {
+	m, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	keys, err := m.keyboard(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.close()
+	alone, err := keys.typeFor(ctx, b.keys)
+	if err != nil {
+		return nil, err
+	}
+	rows := []row{{
+		Name: "keystroke echo, idle, p99: " + title, Value: alone.quantile(0.99) * 1e3, Unit: "ms",
+		Detail: fmt.Sprintf("p50 %s ms, %d keys", number(alone.median()*1e3), len(alone)),
+	}}
+	for _, direction := range []string{"down", "up"} {
+		beside, err := m.beside(ctx, direction, func() (samples, error) { return keys.typeFor(ctx, b.keys) })
+		if err != nil {
+			return rows, fmt.Errorf("beside a transfer %s: %w", direction, err)
+		}
+		rows = append(rows, row{
+			Name: "keystroke echo p99 beside bulk " + direction + " ÷ idle: " + title, Value: beside.quantile(0.99) / alone.quantile(0.99), Goal: busy,
+			Detail: fmt.Sprintf("p50 %s, p99 %s ms, %d keys", number(beside.median()*1e3), number(beside.quantile(0.99)*1e3), len(beside)),
+		})
+	}
+	return rows, nil
+}
+
+// keyboard is a program on the machine that sends back what it gets.
+type keyboard struct {
+	in  io.WriteCloser
+	out io.Reader
+	cmd *exec.Cmd
+}
+
+func (m *master) keyboard(ctx context.Context) (*keyboard, error) {
+	k := &keyboard{cmd: m.ssh(ctx, "cat")}
+	var err error
+	if k.in, err = k.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if k.out, err = k.cmd.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	if err := k.cmd.Start(); err != nil {
+		return nil, err
+	}
+	_, err = k.press() // the login shell has started
+	return k, err
+}
+
+func (k *keyboard) close() {
+	_ = k.in.Close()
+	_ = k.cmd.Wait()
+}
+
+// press sends a byte and waits for it.
+func (k *keyboard) press() (time.Duration, error) {
+	key := []byte("k")
+	began := time.Now()
+	if _, err := k.in.Write(key); err != nil {
+		return 0, err
+	}
+	_, err := io.ReadFull(k.out, key)
+	return time.Since(began), err
+}
+
+// typeFor presses keys for a while, and a few even if that takes longer.
+func (k *keyboard) typeFor(ctx context.Context, d time.Duration) (samples, error) {
+	var echoes samples
+	pause := time.NewTicker(keyPause)
+	defer pause.Stop()
+	for began := time.Now(); time.Since(began) < d || len(echoes) < fewestKey; {
+		echo, err := k.press()
+		if err != nil {
+			return echoes, err
+		}
+		echoes.add(echo)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return echoes, ctx.Err()
+		}
+	}
+	return echoes, nil
+}
+
+// bulkPause lets a transfer fill the queues before the first key.
+const bulkPause = 2 * time.Second
+
+// beside does something while a transfer without end goes on.
+func (m *master) beside(ctx context.Context, direction string, do func() (samples, error)) (samples, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	command := "cat /dev/zero"
+	if direction == "up" {
+		command = "cat >/dev/null"
+	}
+	bulk := m.ssh(ctx, command)
+	if direction == "up" {
+		bulk.Stdin = endless{}
+	} else {
+		bulk.Stdout = discard{}
+	}
+	bulk.WaitDelay = time.Second
+	if err := bulk.Start(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(bulkPause):
+	case <-ctx.Done():
+	}
+	result, err := do()
+	stop()
+	_ = bulk.Wait() // it was ended by force
+	return result, err
+}
+
+// endless is a file without end; discard takes everything. Neither is an *os.File, so that the bytes pass through this program and end with it.
+type (
+	endless struct{}
+	discard struct{}
+)
+
+func (endless) Read(p []byte) (int, error)  { return len(p), nil }
+func (discard) Write(p []byte) (int, error) { return len(p), nil }

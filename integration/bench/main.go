@@ -1,0 +1,74 @@
+// Command bench measures the product against what it replaces, side by side: plain ssh, AWS's command line with its session-manager-plugin, and our ways in,
+// all to the same sshd through the same emulated AWS in the same run. Every figure it prints is a ratio or is needed to read one; on a busy machine all sides
+// suffer alike, because the sides take turns.
+//
+//	go run ./integration/bench -quick                      one line a row, in under three minutes
+//	go run ./integration/bench -out docs/performance.md    everything, as a page
+//
+// The exit status says whether everything could be measured, not whether goals are met: those need a quiet machine and a reader.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	plan, out, err := parse(args)
+	if err != nil {
+		return err
+	}
+	b, err := newBench(ctx, plan)
+	if err != nil {
+		return err
+	}
+	runErr := errors.Join(b.run(ctx), b.close())
+	if out != "" && ctx.Err() == nil {
+		runErr = errors.Join(runErr, writeReport(out, b))
+	}
+	return runErr
+}
+
+// parse reads the command line.
+func parse(args []string) (p plan, out string, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	quick := flags.Bool("quick", false, "smaller files and fewer rounds")
+	only := flags.String("only", "", "measure only what matches this regular expression, as \"name condition\"")
+	sessions := flags.Int("sessions", 0, "logins at once (default 200; 40 with -quick)")
+	list := flags.Bool("list", false, "say what there is to measure, and measure nothing")
+	flags.StringVar(&out, "out", "", "write the page, and the plot beside it, to this file")
+	if err := flags.Parse(args); err != nil {
+		return plan{}, "", err
+	}
+	p = fullPlan
+	if *quick {
+		p = quickPlan
+	}
+	if *sessions > 0 {
+		p.sessions = *sessions
+	}
+	p.listOnly = *list
+	if p.only, err = regexp.Compile(*only); err != nil {
+		return plan{}, "", fmt.Errorf("-only: %w", err)
+	}
+	return p, out, nil
+}

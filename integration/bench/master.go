@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// master is one SSH connection on a route, kept open, through which further commands go: so that what is timed begins without a login, and so that
+// keystrokes and bulk share a connection.
+type master struct {
+	route  *route
+	socket string
+	cmd    *exec.Cmd
+	stop   context.CancelFunc
+}
+
+var masters int // numbers the sockets
+
+func (r *route) open(ctx context.Context) (*master, error) {
+	if err := r.world.pusher.letIn(ctx); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	masters++
+	m := &master{route: r, socket: filepath.Join(r.world.bench.dir, fmt.Sprintf("m%d", masters)), stop: stop}
+	m.cmd = r.command(ctx, "ssh", "-M", "-S", m.socket, "-N", "machine")
+	m.cmd.WaitDelay = time.Second
+	var said limitedBuffer
+	m.cmd.Stderr = &said
+	if err := m.cmd.Start(); err != nil {
+		stop()
+		return nil, err
+	}
+	// The socket appears after the login.
+	if err := await(ctx, "a login by "+r.name, m.listening); err != nil {
+		m.close()
+		return nil, fmt.Errorf("%w: %s", err, said.String())
+	}
+	return m, nil
+}
+
+func (m *master) listening() bool {
+	conn, err := net.Dial("unix", m.socket)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
+
+// close lets the connection end politely, or ends it.
+func (m *master) close() {
+	late := time.AfterFunc(5*time.Second, m.stop)
+	defer late.Stop()
+	defer m.stop()
+	exit := exec.Command("ssh", "-F", m.route.config, "-S", m.socket, "-O", "exit", "machine")
+	if exit.Run() != nil {
+		m.stop()
+	}
+	_ = m.cmd.Wait() // its status says how it was ended, which is known
+}
+
+// ssh is a command on the machine, through the connection.
+func (m *master) ssh(ctx context.Context, command string) *exec.Cmd {
+	return m.route.command(ctx, "ssh", "-S", m.socket, "machine", command)
+}
+
+// scp copies through the connection.
+func (m *master) scp(ctx context.Context, args ...string) *exec.Cmd {
+	return m.route.command(ctx, "scp", append([]string{"-q", "-o", "ControlPath=" + m.socket}, args...)...)
+}
+
+// carrierTime is what the process that moves the bytes has used so far.
+func (m *master) carrierTime() (time.Duration, error) {
+	if m.route.carrier == nil {
+		return 0, nil
+	}
+	pid, err := m.route.carrier(m.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	return processorTime(pid)
+}

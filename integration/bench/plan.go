@@ -1,0 +1,82 @@
+package main
+
+import (
+	"regexp"
+	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+)
+
+// plan is how much is measured.
+type plan struct {
+	quick    bool
+	only     *regexp.Regexp // matched against "name condition"
+	listOnly bool
+
+	logins    int            // rounds of logins
+	transfers int            // rounds of transfers
+	slow      int            // MiB for ways that move about 1 MB/s
+	fast      int            // MiB for ways that nothing limits
+	files     map[string]int // how many small files, by condition
+	copied    map[string]int // how many of them by scp -r, which waits for each
+	keys      time.Duration  // how long keystrokes are timed, each time
+	raw       int            // MiB through a bare WebSocket
+	idle      int            // sessions left open to weigh one
+	sessions  int            // logins at once
+	benchtime string         // for testing.Benchmark
+}
+
+var fullPlan = plan{
+	logins: 7, transfers: 3, slow: 6, fast: 64, keys: 15 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "1s",
+	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 200, free.name: 2000},
+}
+
+var quickPlan = plan{
+	quick: true, logins: 3, transfers: 1, slow: 2, fast: 16, keys: 3 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "200ms",
+	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 40, free.name: 200},
+}
+
+// condition is the world in which something is measured.
+type condition struct {
+	name string
+	// rtt is the round trip from the client's side (laptop, gateway) to the instance: half of it each way on the data channels, and on plain ssh.
+	rtt time.Duration
+	// call is how long an AWS call takes to answer; start is the same for StartSession.
+	call, start time.Duration
+	// rate is how many messages per second one WebSocket may send for long; none when zero.
+	rate int
+	// fast switches the agent's pause of 1 ms per KiB off.
+	fast bool
+	// messageRate is what our side is told to send at most, per second; its default when zero.
+	messageRate int
+}
+
+// awsLike is what a client on AWS meets. free takes every limit away that is not in the programs themselves; the agent keeps its other habits, except
+// that it notes a message before it sends it: with no delay at all, acknowledgements overtake the note, and it would send the same message for ever.
+var (
+	awsLike = condition{name: "AWS-like", rtt: 30 * time.Millisecond, call: 30 * time.Millisecond, start: 400 * time.Millisecond, rate: 1000}
+	free    = condition{name: "free", fast: true, messageRate: -1}
+)
+
+// local is for what needs no lab.
+var local = condition{name: "local"}
+
+// labOptions builds the condition.
+func (c condition) labOptions(embedded bool) lab.Options {
+	options := lab.Options{Embedded: embedded}
+	options.Emulator.Delay = c.rtt / 2
+	if c.rtt == 0 {
+		options.Emulator.Delay = -1
+	}
+	options.Emulator.Faults = awsemu.Faults{RateLimit: c.rate, StartLatency: awsemu.Duration(c.start), Latency: map[string]awsemu.Duration{}}
+	for _, action := range []string{
+		"sts:AssumeRole", "ec2:DescribeInstances", "ec2:GetConsoleOutput", "ec2-instance-connect:SendSSHPublicKey",
+		"ssm:DescribeInstanceInformation", "ssm:ResumeSession", "ssm:TerminateSession",
+	} {
+		options.Emulator.Faults.Latency[action] = awsemu.Duration(c.call)
+	}
+	options.Agent.Quirks = agent.Quirks{Fast: c.fast, RecordBeforeSending: c.rtt == 0}
+	return options
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package main
+
+import "os/exec"
+
+// dieWithParent has no counterpart outside Linux: there the contexts of the commands are all that ends them.
+func dieWithParent(*exec.Cmd) {}
+
+// killGroup leaves it to exec.CommandContext to end the command itself; what it started notices that its pipes are closed.
+func killGroup(*exec.Cmd) {}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/referee"
+)
+
+// findPrograms builds ours and AWS's plugin, and looks for the rest.
+func findPrograms(ctx context.Context, dir string) (programs, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return programs{}, err
+	}
+	p := programs{root: root, gateway: filepath.Join(dir, "ssm-ssh-gateway")}
+	for _, name := range []string{"ssh", "scp", "rsync"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return p, fmt.Errorf("%s is needed: run scripts/prepare-test", name)
+		}
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.gateway, "./cmd/ssm-ssh-gateway")
+	build.Dir, build.Env, build.Stderr = root, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	if err := build.Run(); err != nil {
+		return p, fmt.Errorf("build the gateway: %w", err)
+	}
+	if p.plugin, err = referee.Build(ctx); err != nil {
+		return p, err
+	}
+	// The pinned one first: a shim of a version manager on the path would cost the incumbent time that is not its own.
+	p.aws = filepath.Join(root, ".tools", "venv", "bin", "aws")
+	if _, err := os.Stat(p.aws); err != nil {
+		if p.aws, err = exec.LookPath("aws"); err != nil {
+			return p, fmt.Errorf("the AWS command line is needed: run scripts/prepare-test")
+		}
+	}
+	return p, nil
+}
