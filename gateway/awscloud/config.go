@@ -46,6 +46,12 @@ type Config struct {
 	// UseDualStack asks for endpoints that speak IPv6 too.
 	UseDualStack bool
 
+	// SSMEndpoint replaces the URL of Systems Manager, and of nothing else. Empty means AWS's own, or what environment and profile say.
+	SSMEndpoint string
+	// MFACode asks a person for the code of their MFA device, for a profile with an mfa_serial. It may block; answers are used once. nil means that such
+	// a profile cannot be used.
+	MFACode func() (string, error)
+
 	// WholeRole leaves out the session policy. By default each role session is narrowed to the one machine and its two documents, so that leaked credentials
 	// open nothing else; the price is one AssumeRole per person and machine instead of one per person, and room in STS's packed size of tags and policy.
 	WholeRole bool

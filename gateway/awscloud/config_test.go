@@ -191,7 +191,7 @@ func TestFIPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	client, _, err := c.clientsOn(person("arn:aws-us-gov:iam::"+prodID+":role/x", "alice", nil), &authz.Instance{ID: webID, Region: "us-gov-west-1", Account: prodID})
+	client, _, err := c.clientsOn(person("arn:aws-us-gov:iam::"+prodID+":role/x", "alice", nil), &authz.Instance{ID: webID, Region: "us-gov-west-1", Account: prodID}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func (c *Cloud) ConsoleOutput(ctx context.Context, role authz.Role, on *authz.In
 	if on.IsManagedNode() {
 		return "", nil
 	}
-	client, _, err := c.clientsOn(role, on)
+	client, _, err := c.clientsOn(role, on, "")
 	if err != nil {
 		return "", err
 	}

@@ -28,15 +28,37 @@ func filterBy(key, value string) ssmtypes.InstanceInformationStringFilter {
 // managed lists the hybrid nodes (mi-…) of a place that pass the filters, with their tags: policy may depend on them, so a node whose tags
 // cannot be read is not given at all.
 func (c *Cloud) managed(ctx context.Context, p place, filters ...ssmtypes.InstanceInformationStringFilter) ([]*authz.Instance, error) {
-	client, err := c.inventory(p)
-	if err != nil {
-		return nil, err
-	}
 	owner, err := c.ownerOf(ctx, p.account)
 	if err != nil {
 		return nil, err
 	}
+	known, err := c.information(ctx, p, filters...)
+	if err != nil {
+		return nil, err
+	}
 	var found []*authz.Instance
+	for i := range known {
+		if strings.HasPrefix(aws.ToString(known[i].InstanceId), managedPrefix) {
+			found = append(found, newManaged(p.region, owner, &known[i]))
+		}
+	}
+	client, err := c.inventory(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readTags(ctx, client, found); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// information gives what Systems Manager knows of the machines of a place that pass the filters, EC2 instances and hybrid nodes alike.
+func (c *Cloud) information(ctx context.Context, p place, filters ...ssmtypes.InstanceInformationStringFilter) ([]ssmtypes.InstanceInformation, error) {
+	client, err := c.inventory(p)
+	if err != nil {
+		return nil, err
+	}
+	var known []ssmtypes.InstanceInformation
 	in := &ssm.DescribeInstanceInformationInput{Filters: filters, MaxResults: aws.Int32(managedPageSize)}
 	for range maxPages {
 		out, err := invoke(ctx, c, client.call(actionDescribeManaged, retrySafe), func(ctx context.Context) (*ssm.DescribeInstanceInformationOutput, error) {
@@ -45,16 +67,9 @@ func (c *Cloud) managed(ctx context.Context, p place, filters ...ssmtypes.Instan
 		if err != nil {
 			return nil, err
 		}
-		for i := range out.InstanceInformationList {
-			if info := &out.InstanceInformationList[i]; strings.HasPrefix(aws.ToString(info.InstanceId), managedPrefix) {
-				found = append(found, newManaged(p.region, owner, info))
-			}
-		}
+		known = append(known, out.InstanceInformationList...)
 		if aws.ToString(out.NextToken) == "" {
-			if err := c.readTags(ctx, client, found); err != nil {
-				return nil, err
-			}
-			return found, nil
+			return known, nil
 		}
 		in.NextToken = out.NextToken
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
@@ -133,6 +134,9 @@ func loadConfig(ctx context.Context, cfg Config, profile string) (aws.Config, er
 	}
 	if cfg.UseDualStack {
 		options = append(options, config.WithUseDualStackEndpoint(aws.DualStackEndpointStateEnabled))
+	}
+	if cfg.MFACode != nil {
+		options = append(options, config.WithAssumeRoleCredentialOptions(func(o *stscreds.AssumeRoleOptions) { o.TokenProvider = cfg.MFACode }))
 	}
 	return config.LoadDefaultConfig(ctx, options...)
 }

@@ -27,11 +27,15 @@ type statement struct {
 // sessionPolicy narrows a role session to one machine: its intersection with the role's own policies is what remains. Resume and Terminate stay open
 // (the role's own conditions decide), because the session id is not known yet and the form of its ARN for role sessions is not documented well enough to bet on.
 // ssmmessages:OpenDataChannel is what AWS's policy examples grant beside StartSession.
-func sessionPolicy(a *account, on *authz.Instance) (string, error) {
+// document is one more that may be used; empty for none.
+func sessionPolicy(a *account, on *authz.Instance, document string) (string, error) {
 	instance := []string{instanceARN(on)}
 	start := []string{instanceARN(on), documentARN(on, a.SSHDocument)}
 	if a.PortDocument != a.SSHDocument {
 		start = append(start, documentARN(on, a.PortDocument))
+	}
+	if document != "" {
+		start = append(start, documentARN(on, document))
 	}
 	text, err := json.Marshal(map[string]any{
 		"Version": "2012-10-17",
@@ -66,15 +70,15 @@ func documentARN(on *authz.Instance, document string) string {
 	}
 }
 
-// clientsOn gives the clients to reach one machine as role.
-func (c *Cloud) clientsOn(role authz.Role, on *authz.Instance) (*clients, *account, error) {
+// clientsOn gives the clients to reach one machine as role. document is one that is to be used beside the account's two; empty for none.
+func (c *Cloud) clientsOn(role authz.Role, on *authz.Instance, document string) (*clients, *account, error) {
 	a, err := c.accountOf(on)
 	if err != nil {
 		return nil, nil, err
 	}
 	policy := ""
 	if !c.cfg.WholeRole && role.ARN != "" {
-		if policy, err = sessionPolicy(a, on); err != nil {
+		if policy, err = sessionPolicy(a, on, document); err != nil {
 			return nil, nil, err
 		}
 	}

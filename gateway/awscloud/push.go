@@ -22,7 +22,7 @@ func (c *Cloud) PushKey(ctx context.Context, role authz.Role, on *authz.Instance
 	if err := mustRun(on); err != nil {
 		return err
 	}
-	client, _, err := c.clientsOn(role, on)
+	client, _, err := c.clientsOn(role, on, "")
 	if err != nil {
 		return err
 	}

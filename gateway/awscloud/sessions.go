@@ -125,7 +125,11 @@ func (s *sessionCache) build(a *account, role authz.Role, region, policy string)
 		cfg.Credentials, built.invalidate = cache, cache.Invalidate
 	}
 	built.credentials = cfg.Credentials
-	built.ec2, built.ssm = ec2.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	built.ec2, built.ssm = ec2.NewFromConfig(cfg), ssm.NewFromConfig(cfg, func(o *ssm.Options) {
+		if endpoint := s.cloud.cfg.SSMEndpoint; endpoint != "" {
+			o.BaseEndpoint = aws.String(endpoint)
+		}
+	})
 	built.connect, built.sts = ec2instanceconnect.NewFromConfig(cfg), sts.NewFromConfig(cfg)
 	return built
 }

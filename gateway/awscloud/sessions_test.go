@@ -103,7 +103,7 @@ func TestNarrowedSession(t *testing.T) {
 	c := cloudIn(t, server, Config{})
 	web, other := mustResolve(t, c, webID), mustResolve(t, c, otherID)
 	alice := person(prodRole, "alice", nil)
-	client, a, err := c.clientsOn(alice, web)
+	client, a, err := c.clientsOn(alice, web, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestNarrowedSession(t *testing.T) {
 	err = thief.PushKey(t.Context(), authz.Role{}, other, "ec2-user", testKey(t))
 	wantRefusal(t, err, authz.Refusal{Reason: authz.ReasonAccessDenied, Subject: otherID, Action: actionPushKey})
 
-	policy, err := sessionPolicy(a, web)
+	policy, err := sessionPolicy(a, web, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ const (
 
 // sign adds SigV4 headers to the WebSocket upgrade, as AWS's plugin does since 1.2.764. Only host, date and token are signed: the upgrade's own headers
 // are added by the WebSocket library afterwards. A URL that is signed already is left alone.
-func (s *portSession) sign(ctx context.Context, req *http.Request) error {
+func (s *heldSession) sign(ctx context.Context, req *http.Request) error {
 	if req.URL.Query().Has("X-Amz-Signature") {
 		return nil
 	}
