@@ -2,6 +2,7 @@ package ssmproto
 
 import (
 	"context"
+	"fmt"
 	"net"
 )
 
@@ -26,6 +27,22 @@ func DialPort(ctx context.Context, grant Grant, options *Options) (net.Conn, err
 		return nil, err
 	}
 	return &onlyStream{stream: only.(*stream)}, nil
+}
+
+// PortProperties gives what the agent said of a Port session; zero for other sessions and where there was no handshake.
+func (c *Conn) PortProperties() PortProperties {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.port
+}
+
+// DisconnectPort ends the connection to the port and keeps the session: what is written next makes the agent connect again (SPEC.md §7.3). It is for
+// port forwarding that is not Multiplexed; with AWS-StartSSHSession the session ends. It waits for room like Write.
+func (c *Conn) DisconnectPort() error {
+	if err := c.compose(PayloadFlag, FlagDisconnectToPort.Append(nil), true); err != nil {
+		return fmt.Errorf("ssmproto: disconnect the port: %w", err)
+	}
+	return nil
 }
 
 // onlyStream is the one stream of a session that nobody else uses.
