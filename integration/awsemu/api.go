@@ -41,7 +41,7 @@ var operations = map[string]map[string]operation{
 	serviceSSM: {
 		"StartSession": (*Server).startSession, "ResumeSession": (*Server).resumeSession, "TerminateSession": (*Server).terminateSession,
 		"DescribeSessions": (*Server).describeSessions, "DescribeInstanceInformation": (*Server).describeInstanceInformation,
-		"GetConnectionStatus": (*Server).getConnectionStatus, "GetDocument": (*Server).getDocument,
+		"GetConnectionStatus": (*Server).getConnectionStatus, "GetDocument": (*Server).getDocument, "ListTagsForResource": (*Server).listTagsForResource,
 		"UpdateInstanceInformation": (*Server).agentNoise, "ListInstanceAssociations": (*Server).agentNoise, "ListAssociations": (*Server).agentNoise,
 	},
 	serviceKMS: {"GenerateDataKey": (*Server).generateDataKey, "Decrypt": (*Server).decrypt},

@@ -50,11 +50,11 @@ const personPolicy = `{"Version":"2012-10-17","Statement":[
   "Condition":{"StringLike":{"ssm:resourceTag/aws:ssmmessages:session-id":"${aws:userid}"}}},
  {"Effect":"Allow","Action":"ec2-instance-connect:SendSSHPublicKey","Resource":"arn:aws:ec2:*:111122223333:instance/*",
   "Condition":{"StringEquals":{"ec2:osuser":["ec2-user","ubuntu"],"aws:ResourceTag/team":"${aws:PrincipalTag/team}"}}},
- {"Effect":"Allow","Action":["ec2:GetConsoleOutput","kms:*","sts:AssumeRole","ssm:GetConnectionStatus"],"Resource":"*"}]}`
+ {"Effect":"Allow","Action":["ec2:GetConsoleOutput","kms:*","sts:AssumeRole","ssm:GetConnectionStatus", "ssm:ListTagsForResource"],"Resource":"*"}]}`
 
 const gatewayPolicy = `{"Version":"2012-10-17","Statement":[
  {"Effect":"Allow","Action":["sts:AssumeRole","sts:TagSession","sts:SetSourceIdentity"],"Resource":"arn:aws:iam::*:role/people/*"},
- {"Effect":"Allow","Action":["ec2:Describe*","ssm:Describe*","ssm:GetConnectionStatus","ssm:GetDocument"],"Resource":"*"}]}`
+ {"Effect":"Allow","Action":["ec2:Describe*","ssm:Describe*","ssm:GetConnectionStatus", "ssm:ListTagsForResource","ssm:GetDocument"],"Resource":"*"}]}`
 
 const ownDocument = `{"schemaVersion":"1.0","sessionType":"Port","parameters":{"portNumber":{"type":"String","allowedValues":["22","80"]},` +
 	`"note":{"type":"String","default":"none","minChars":2,"maxChars":5}},"properties":{"portNumber":"{{ portNumber }}"}}`

@@ -29,6 +29,9 @@ const (
 	ForbiddenInstance = "i-0aaaaaaaaaaaaaaa8" // the gateway's policy keeps them out
 )
 
+// HybridNode is a machine outside EC2, which Instance Connect does not know.
+const HybridNode = "mi-0123456789abcdef0"
+
 // machine is one instance of the world and what is behind it.
 type machine struct {
 	id, name  string
@@ -107,6 +110,7 @@ func account(consoles map[string]string) (awsemu.Account, error) {
 		}
 		built.Roles = append(built.Roles, awsemu.Role{Name: person, Path: "/ssh-gw-user/", Trust: trust, Policy: permissions})
 	}
+	built.Nodes = append(built.Nodes, awsemu.Node{ID: HybridNode, Region: Region, Name: "rack-1", IP: "192.168.1.5", Tags: map[string]string{"ssh-team": "blue"}})
 	for i, m := range machines {
 		built.Instances = append(built.Instances, m.describe(i, consoles[m.id]))
 	}
