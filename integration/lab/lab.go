@@ -142,21 +142,18 @@ func (l *Lab) startMachine(ctx context.Context, options Options, m machine) erro
 		return nil
 	}
 	cfg := options.Agent
-	cfg.Endpoint, cfg.InstanceID, cfg.Region = l.AWS.PlainURL(), m.id, Region
-	cfg.Credentials = agent.Credentials{AccessKeyID: instanceCredential.id, SecretAccessKey: instanceCredential.secret}
 	cfg.Logger = options.Logger
-	cfg.PortMap = func(host string, port int) string {
+	return l.Attach(ctx, m.id, sshd, cfg)
+}
+
+// portMap leads port 22 to the machine's login service; other ports are those of this machine.
+func portMap(sshd string) func(string, int) string {
+	return func(host string, port int) string {
 		if port == 22 {
 			return sshd
 		}
 		return net.JoinHostPort(host, strconv.Itoa(port))
 	}
-	attached, err := agent.Start(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	l.closers = append(l.closers, attached.Close)
-	return l.AWS.WaitAgent(ctx, m.id)
 }
 
 // SSHDAvailable says why the system's sshd cannot be MainInstance; nil if it can.
