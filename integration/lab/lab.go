@@ -96,7 +96,7 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 	if err := l.startAWS(options); err != nil {
 		return err
 	}
-	for _, m := range append(machines[:len(machines):len(machines)], machine{id: HybridNode, name: "rack-1", agent: true}) {
+	for _, m := range append(machines[:len(machines):len(machines)], machine{id: HybridNode, name: "rack-1", agent: true, sshd: true}) {
 		if err := l.startMachine(ctx, options, m); err != nil {
 			return fmt.Errorf("machine %s: %w", m.name, err)
 		}
