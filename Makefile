@@ -21,7 +21,7 @@ LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 # Tests find programs on the path like anybody else: ours first, and sshd, which Debian keeps out of an ordinary user's path.
 export PATH := $(TOOLS)/bin:$(TOOLS)/venv/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: build test test-quick lint fmt bench demo fuzz tools check-cross clean help
+.PHONY: build test test-quick lint fmt bench bench-quick bench-micro demo fuzz tools check-cross clean help
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,15 @@ lint: $(GOLANGCI) ## golangci-lint, pinned
 fmt: $(GOLANGCI) ## gofumpt and import order
 	$(GOLANGCI) fmt ./...
 
-bench: ## the numbers, as ratios of one run
+bench: ## everything side by side in one run, into docs/performance.md; then the micro benchmarks
 	scripts/prepare-test
+	$(GO) run ./integration/bench -out docs/performance.md
+	@$(MAKE) --no-print-directory bench-micro
+
+bench-quick: ## the same with smaller files, one line a row: name, condition, ratio, goal, ok or short
+	$(GO) run ./integration/bench -quick
+
+bench-micro: ## go test -bench: BENCH, BENCHTIME, PKG
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -timeout 30m $(PKG)
 
 demo: ## a gateway, an AWS and a target on this machine; prints what to type

@@ -58,7 +58,7 @@ func newBench(ctx context.Context, p plan) (*bench, error) {
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return nil, err
 	}
-	if b.programs, err = findPrograms(ctx, b.dir); err != nil {
+	if b.programs, err = findPrograms(ctx, b.dir, p.gateway); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
@@ -141,7 +141,7 @@ func (b *bench) runMeasure(ctx context.Context, m measure, c condition, w *world
 
 // programs are the files that are run.
 type programs struct {
-	gateway string // ours, built for this run as make build does
+	gateway string // ours
 	plugin  string // AWS's session-manager-plugin
 	aws     string // the AWS command line
 	root    string // of the module

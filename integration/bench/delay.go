@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -118,7 +119,7 @@ func (d *delayLine) carry(to, from net.Conn) {
 			way <- piece{buf[:n], time.Now().Add(d.delay)}
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				_ = to.Close()
 			}
 			close(way)

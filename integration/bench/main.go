@@ -54,6 +54,7 @@ func parse(args []string) (p plan, out string, err error) {
 	quick := flags.Bool("quick", false, "smaller files and fewer rounds")
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"name condition\"")
 	sessions := flags.Int("sessions", 0, "logins at once (default 200; 40 with -quick)")
+	gateway := flags.String("gateway", "", "measure this ssm-ssh-gateway instead of one built from the tree")
 	list := flags.Bool("list", false, "say what there is to measure, and measure nothing")
 	flags.StringVar(&out, "out", "", "write the page, and the plot beside it, to this file")
 	if err := flags.Parse(args); err != nil {
@@ -66,7 +67,7 @@ func parse(args []string) (p plan, out string, err error) {
 	if *sessions > 0 {
 		p.sessions = *sessions
 	}
-	p.listOnly = *list
+	p.listOnly, p.gateway = *list, *gateway
 	if p.only, err = regexp.Compile(*only); err != nil {
 		return plan{}, "", fmt.Errorf("-only: %w", err)
 	}

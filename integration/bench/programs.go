@@ -10,8 +10,8 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/referee"
 )
 
-// findPrograms builds ours and AWS's plugin, and looks for the rest.
-func findPrograms(ctx context.Context, dir string) (programs, error) {
+// findPrograms builds AWS's plugin and ours, unless that is given, and looks for the rest.
+func findPrograms(ctx context.Context, dir, gateway string) (programs, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return programs{}, err
@@ -22,10 +22,14 @@ func findPrograms(ctx context.Context, dir string) (programs, error) {
 			return p, fmt.Errorf("%s is needed: run scripts/prepare-test", name)
 		}
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.gateway, "./cmd/ssm-ssh-gateway")
-	build.Dir, build.Env, build.Stderr = root, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := build.Run(); err != nil {
-		return p, fmt.Errorf("build the gateway: %w", err)
+	if gateway != "" {
+		// A copy has the name by which processes are found, whatever the program was called.
+		err = copyProgram(gateway, p.gateway)
+	} else {
+		err = p.buildGateway(ctx)
+	}
+	if err != nil {
+		return p, err
 	}
 	if p.plugin, err = referee.Build(ctx); err != nil {
 		return p, err
@@ -38,4 +42,22 @@ func findPrograms(ctx context.Context, dir string) (programs, error) {
 		}
 	}
 	return p, nil
+}
+
+// buildGateway builds ours as make build does.
+func (p programs) buildGateway(ctx context.Context) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.gateway, "./cmd/ssm-ssh-gateway")
+	build.Dir, build.Env, build.Stderr = p.root, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the gateway: %w", err)
+	}
+	return nil
+}
+
+func copyProgram(from, to string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
 }

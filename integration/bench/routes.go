@@ -18,8 +18,9 @@ type route struct {
 	config string
 	// carrier tells which process moves the bytes, given the process of ssh: for the processor time of it. Nil for plain ssh.
 	carrier func(ssh int) (pid int, err error)
-	slow    bool   // moves about 1 MB/s whatever the machine
-	log     string // of the gateway, where there is one
+	// slowDown and slowUp say that one lane moves about 1 MB/s whatever the machine: the files are smaller then.
+	slowDown, slowUp bool
+	log              string // of the gateway, where there is one
 }
 
 // explain adds to a failure what the gateway has to say about it.
@@ -40,7 +41,7 @@ func (w *world) plainRoute() (*route, error) {
 
 // pluginRoute is what AWS documents: its command line as ProxyCommand, which starts the plugin. This is the incumbent.
 func (w *world) pluginRoute() (*route, error) {
-	r := &route{name: "CLI + plugin", world: w, slow: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "session-manager-plugin") }}
+	r := &route{name: "CLI + plugin", world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "session-manager-plugin") }}
 	environ := append(w.lab.ConnectEnviron(person), "PATH="+filepath.Dir(w.bench.programs.plugin)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	// A profile without a name is no profile to the AWS command line.
 	command := []string{"env", "-u", "AWS_PROFILE", "-u", "AWS_SESSION_TOKEN"}
@@ -56,7 +57,7 @@ func (w *world) pluginRoute() (*route, error) {
 
 // connectRoute is our own ProxyCommand.
 func (w *world) connectRoute() (*route, error) {
-	r := &route{name: "connect", world: w, slow: w.rate > 0, carrier: func(ssh int) (int, error) { return descendant(ssh, "ssm-ssh-gateway") }}
+	r := &route{name: "connect", world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "ssm-ssh-gateway") }}
 	command := []string{"env"}
 	for _, variable := range w.lab.ConnectEnviron(person) {
 		command = append(command, quote(variable))
@@ -71,7 +72,9 @@ func (w *world) gatewayRoute(ctx context.Context, v variant) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &route{name: v.name, world: w, log: g.logPath, slow: w.rate > 0 && v.maxPayload == 0 && v.lanes < 2}
+	r := &route{name: v.name, world: w, log: g.logPath}
+	r.slowDown = w.rate > 0 && v.lanes < 2
+	r.slowUp = r.slowDown && v.maxPayload == 0
 	r.carrier = func(int) (int, error) { return g.cmd.Process.Pid, nil }
 	host, port, _ := strings.Cut(g.addr, ":")
 	known, outer := w.gatewayCA(), person

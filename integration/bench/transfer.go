@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 const mebibyte = 1 << 20
@@ -33,6 +33,9 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := masters[0].stock(ctx, b); err != nil {
+		return nil, err
+	}
 	results := map[string]*flows{}
 	for range b.transfers {
 		for _, m := range masters {
@@ -54,7 +57,7 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	return transferRows(w.condition, results), nil
 }
 
-// openAll logs in by every way once.
+// openAll logs in by every way once, by plain ssh first.
 func (w *world) openAll(ctx context.Context) ([]*master, error) {
 	plain, plugin, connect, err := w.clientRoutes()
 	if err != nil {
@@ -84,29 +87,51 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 	return masters, nil
 }
 
-// transfer copies one file there and back again. It is random, so that nothing on the way can make it smaller.
-func (m *master) transfer(ctx context.Context, b *bench, f *flows) error {
-	size := b.fast
-	if m.route.slow {
+// reference is a random file, so that nothing on the way can make it smaller. It is on both sides under the same name.
+func (b *bench) reference(slow bool) (name string, size int) {
+	size = b.fast
+	if slow {
 		size = b.slow
 	}
-	file := filepath.Join(b.dir, fmt.Sprintf("random-%d", size))
-	if err := randomFile(file, size*mebibyte); err != nil {
-		return err
+	return fmt.Sprintf("random-%d", size), size
+}
+
+// stock puts the reference files on both sides, by the fastest way there is.
+func (m *master) stock(ctx context.Context, b *bench) error {
+	for _, slow := range []bool{true, false} {
+		name, size := b.reference(slow)
+		file := filepath.Join(b.dir, name)
+		if err := randomFile(file, size*mebibyte); err != nil {
+			return err
+		}
+		if _, err := output(m.scp(ctx, file, "machine:"+name)); err != nil {
+			return err
+		}
 	}
-	if err := m.carried(size, &f.up, func() (time.Duration, error) { return timed(m.scp(ctx, file, "machine:bulk")) }); err != nil {
+	return nil
+}
+
+// transfer copies a reference file each way, and compares what has arrived: a fast transfer that spoils a byte is no result.
+func (m *master) transfer(ctx context.Context, b *bench, f *flows) error {
+	name, size := b.reference(m.route.slowUp)
+	if err := m.carried(size, &f.up, m.scp(ctx, filepath.Join(b.dir, name), "machine:up")); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
-	if err := m.carried(size, &f.down, func() (time.Duration, error) { return timed(m.scp(ctx, "machine:bulk", file+".back")) }); err != nil {
+	if _, err := output(m.ssh(ctx, "cmp up "+name)); err != nil {
+		return fmt.Errorf("up: %w: %w", errDiffers, err)
+	}
+	name, size = b.reference(m.route.slowDown)
+	sent := filepath.Join(b.dir, name)
+	if err := m.carried(size, &f.down, m.scp(ctx, "machine:"+name, sent+".back")); err != nil {
 		return fmt.Errorf("down: %w", err)
 	}
-	return sameContent(file, file+".back")
+	return sameContent(sent, sent+".back")
 }
 
 // carried times one copy of size MiB and what it cost the process in the middle.
-func (m *master) carried(size int, f *flow, copying func() (time.Duration, error)) error {
+func (m *master) carried(size int, f *flow, copying *exec.Cmd) error {
 	before, costErr := m.carrierTime()
-	took, err := copying()
+	took, err := timed(copying)
 	if err != nil {
 		return err
 	}
@@ -117,35 +142,41 @@ func (m *master) carried(size int, f *flow, copying func() (time.Duration, error
 	return nil
 }
 
+// transferRows compares each way with the plugin. The goals for many lanes are those of the variant with the most.
 func transferRows(c condition, results map[string]*flows) []row {
 	many, fat, cheap := atLeast(25), atLeast(50), atMost(0.25)
 	if c.rate > 0 {
 		many, fat = atLeast(7), atLeast(15)
 	}
-	plugin := results["CLI + plugin"]
-	var rows []row
-	for _, way := range []struct {
+	type way struct {
 		route, title string
 		down, up     goal
 		cost         goal
-	}{
-		{inspected.name, "gateway", many, many, cheap},
-		{inspected16.name, "gateway, 16 KiB payload", goal{}, fat, goal{}},
-		{passthrough.name, "passthrough", goal{}, goal{}, goal{}},
-		{"connect", "connect", goal{}, goal{}, cheap},
-	} {
-		f := results[way.route]
-		if way.route != inspected16.name {
-			rows = append(rows, rateRow("scp down, 1 lane: "+way.title+" ÷ plugin", f.down, plugin.down, way.down))
-		}
-		rows = append(rows, rateRow("scp up, 1 lane: "+way.title+" ÷ plugin", f.up, plugin.up, way.up))
-		if way.route != inspected16.name {
-			rows = append(rows, costRow("CPU per MB down: "+way.title+" ÷ plugin", f.down, plugin.down, way.cost),
-				costRow("CPU per MB up: "+way.title+" ÷ plugin", f.up, plugin.up, way.cost))
-		}
 	}
-	plain := results["plain ssh"]
-	return append(rows, rateRow("scp down: plain ssh ÷ plugin", plain.down, plugin.down, goal{}), rateRow("scp up: plain ssh ÷ plugin", plain.up, plugin.up, goal{}))
+	var ways []way
+	for n, v := range laneVariants {
+		w := way{route: v.name, title: fmt.Sprintf("gateway, %d lane", max(v.lanes, 1))}
+		if v.lanes > 1 {
+			w.title += "s"
+		} else {
+			w.cost = cheap
+		}
+		if n == len(laneVariants)-1 {
+			w.down, w.up = many, many
+		}
+		ways = append(ways, w)
+	}
+	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: "connect", title: "connect", cost: cheap})
+
+	plugin, plain := results["CLI + plugin"], results["plain ssh"]
+	var rows []row
+	for _, w := range ways {
+		f := results[w.route]
+		rows = append(rows, rateRow("scp down: "+w.title+" ÷ plugin", f.down, plugin.down, w.down), rateRow("scp up: "+w.title+" ÷ plugin", f.up, plugin.up, w.up),
+			costRow("CPU per MiB down: "+w.title+" ÷ plugin", f.down, plugin.down, w.cost), costRow("CPU per MiB up: "+w.title+" ÷ plugin", f.up, plugin.up, w.cost))
+	}
+	return append(rows, rateRow("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin", results[inspected16.name].up, plugin.up, fat),
+		rateRow("scp down: plain ssh ÷ plugin", plain.down, plugin.down, goal{}), rateRow("scp up: plain ssh ÷ plugin", plain.up, plugin.up, goal{}))
 }
 
 func rateRow(name string, own, incumbent flow, g goal) row {

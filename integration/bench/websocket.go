@@ -42,11 +42,14 @@ func measureWebSocket(ctx context.Context, b *bench, _ *world) ([]row, error) {
 	return rows, nil
 }
 
+// upload sends that many bytes in messages of payload bytes, and ends when the last of them has been acknowledged.
+type upload func(ctx context.Context, url string, bytes, payload int) (time.Duration, error)
+
 // rawRate gives MiB per second of one upload to a peer that acknowledges everything.
-func rawRate(ctx context.Context, bytes, payload int, upload func(ctx context.Context, url string, bytes, payload int) (time.Duration, error)) (float64, error) {
+func rawRate(ctx context.Context, bytes, payload int, send upload) (float64, error) {
 	peer := newPeer()
 	defer peer.close()
-	took, err := upload(ctx, "ws"+strings.TrimPrefix(peer.server.URL, "http"), bytes, payload)
+	took, err := send(ctx, "ws"+strings.TrimPrefix(peer.server.URL, "http"), bytes, payload)
 	return float64(bytes) / mebibyte / took.Seconds(), err
 }
 
