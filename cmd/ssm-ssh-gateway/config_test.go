@@ -63,7 +63,7 @@ func TestBadConfigs(t *testing.T) {
 			if len(findings) != len(want) {
 				t.Errorf("%d findings, want %d: %v", len(findings), len(want), findings)
 			}
-			for i := 0; i < min(len(findings), len(want)); i++ {
+			for i := range min(len(findings), len(want)) {
 				if got := strings.TrimPrefix(findings[i].String(), "testdata"+string(filepath.Separator)); !strings.Contains(got, want[i]) {
 					t.Errorf("finding %d is %q, want %q", i, got, want[i])
 				}

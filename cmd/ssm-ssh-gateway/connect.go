@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
@@ -29,16 +27,17 @@ const progressAfter = 2 * time.Second
 
 // connectOptions say what to reach and with what.
 type connectOptions struct {
-	osUser, target  string
-	port            int
-	key             string
-	noPush          bool
-	region, profile string
-	payload         int
+	osUser, target string
+	port           int
+	remoteHost     string // behind the target; empty for the target itself
+	key            string
+	noPush         bool
+	payload        int
 }
 
 func newConnectCommand() *cobra.Command {
 	o := connectOptions{}
+	aws := &laptop{}
 	cmd := &cobra.Command{
 		Use:   "connect [USER@]TARGET[:PORT]",
 		Short: "Be a ProxyCommand: relay standard input and output to a port of an instance",
@@ -46,23 +45,29 @@ func newConnectCommand() *cobra.Command {
 60 seconds (EC2 Instance Connect), opens a Session Manager session and relays bytes; SSH stays end to end.
 
 The key is --key, else the first RSA or Ed25519 key of the SSH agent, else ~/.ssh/id_ed25519.pub or ~/.ssh/id_rsa.pub. Instance Connect takes no other kinds.
+With --remote-host the connection goes on to the port of a host that the instance reaches, and no key is pushed.
 Nothing but the relayed bytes is written to standard output.`,
 		Example: `  # ~/.ssh/config
   Host i-* mi-*
-      ProxyCommand ssm-ssh-gateway connect %r@%h:%p`,
+      ProxyCommand ssm-ssh-gateway connect %r@%h:%p
+
+  # a host behind an instance
+  Host db-host
+      ProxyCommand ssm-ssh-gateway connect --remote-host db.internal web-1:%p`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(args[0]); err != nil {
 				return &exitError{Code: exitUsage, Err: err}
 			}
-			return connect(cmd.Context(), o, stdio{cmd.InOrStdin(), cmd.OutOrStdout()}, cmd.ErrOrStderr())
+			return connect(cmd.Context(), aws, o, stdio{cmd.InOrStdin(), cmd.OutOrStdout()}, cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.key, "key", "", "public key file to push")
 	flags.BoolVar(&o.noPush, "no-push", false, "push no key: the instance knows yours already")
-	flags.StringVar(&o.region, "region", "", "AWS region (default: the environment's)")
-	flags.StringVar(&o.profile, "profile", "", "AWS profile (default: the environment's)")
+	flags.StringVar(&o.remoteHost, "remote-host", "", "connect to the port of this host, behind the instance")
+	flags.StringVar(&o.osUser, "os-user", "", "user of the instance to push the key for (default: the USER before TARGET)")
+	aws.flags(flags)
 	flags.IntVar(&o.payload, "max-payload", 0, "bytes per message towards the instance (default 1024, as AWS's own client)")
 	return cmd
 }
@@ -71,7 +76,10 @@ Nothing but the relayed bytes is written to standard output.`,
 func (o *connectOptions) parse(text string) error {
 	o.port = 22
 	if at := strings.LastIndexByte(text, '@'); at >= 0 {
-		o.osUser, text = text[:at], text[at+1:]
+		if o.osUser == "" {
+			o.osUser = text[:at]
+		}
+		text = text[at+1:]
 	}
 	if host, port, err := net.SplitHostPort(text); err == nil {
 		number, err := strconv.Atoi(port)
@@ -94,10 +102,10 @@ type stdio struct {
 }
 
 // connect opens the way and relays until the instance ends it or ctx does.
-func connect(ctx context.Context, o connectOptions, local stdio, stderr io.Writer) error {
+func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, stderr io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cloud, err := awscloud.New(ctx, awscloud.Config{Region: o.region, Profile: o.profile, Logger: slog.New(slog.DiscardHandler)})
+	cloud, err := aws.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,6 +117,7 @@ func connect(ctx context.Context, o connectOptions, local stdio, stderr io.Write
 		return &exitError{Code: exitSSH, Err: inWords(err)}
 	}
 	waiting.Stop()
+	aws.hush()
 	return relay(ctx, session, local)
 }
 
@@ -120,11 +129,11 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 	}
 	var session net.Conn
 	group, ctx := errgroup.WithContext(ctx)
-	if !o.noPush && o.osUser != "" && !on.IsManagedNode() {
+	if !o.noPush && o.osUser != "" && o.remoteHost == "" && !on.IsManagedNode() {
 		group.Go(func() error { return o.pushKey(ctx, cloud, on) })
 	}
 	group.Go(func() error {
-		grant, err := cloud.StartPort(ctx, authz.Role{}, on, o.port, "ssm-ssh-gateway connect")
+		grant, err := o.start(ctx, cloud, on)
 		if err != nil {
 			return err
 		}
@@ -139,6 +148,17 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 		return nil, err
 	}
 	return session, nil
+}
+
+// start opens a session to the port of the instance, or of the host behind it.
+func (o *connectOptions) start(ctx context.Context, cloud *awscloud.Cloud, on *authz.Instance) (ssmproto.Grant, error) {
+	if o.remoteHost == "" {
+		return cloud.StartPort(ctx, authz.Role{}, on, o.port, "ssm-ssh-gateway connect")
+	}
+	return cloud.StartSession(ctx, authz.Role{}, on, awscloud.Purpose{
+		Document: awscloud.RemoteHostDocument, Reason: "ssm-ssh-gateway connect",
+		Parameters: map[string][]string{"host": {o.remoteHost}, "portNumber": {strconv.Itoa(o.port)}},
+	})
 }
 
 func (o *connectOptions) pushKey(ctx context.Context, cloud *awscloud.Cloud, on *authz.Instance) error {
@@ -172,7 +192,7 @@ func (o *connectOptions) publicKey() (ssh.PublicKey, error) {
 }
 
 func readPublicKey(path string) (ssh.PublicKey, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // named by the user
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +208,7 @@ func readPublicKey(path string) (ssh.PublicKey, error) {
 
 // firstAgentKey asks the SSH agent, if there is one.
 func firstAgentKey() ssh.PublicKey {
-	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
+	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK")) //nolint:gosec // the agent that the user's environment names
 	if err != nil {
 		return nil
 	}
@@ -230,13 +250,4 @@ func relay(ctx context.Context, session net.Conn, local stdio) error {
 		return &exitError{Code: exitSSH, Err: inWords(err)}
 	}
 	return closing
-}
-
-// inWords makes a refusal readable for somebody at a terminal. Other errors already are.
-func inWords(err error) error {
-	var refusal *authz.Refusal
-	if !errors.As(err, &refusal) {
-		return err
-	}
-	return errors.New(gateway.Words(err))
 }

@@ -158,8 +158,10 @@ func (e *explanation) print(out io.Writer, asJSON bool) error {
 func (e *explanation) printTable(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, row := range [][2]string{
-		{"person", strings.TrimSpace(e.Person + " " + strings.Join(e.Groups, " "))}, {"target", strings.TrimSpace(e.Instance + " " + e.Name + " " + e.State)},
-		{"OS user", e.OSUser}, {"role", e.Role},
+		{"person", strings.TrimSpace(e.Person + " " + strings.Join(e.Groups, " "))},
+		{"target", strings.TrimSpace(e.Instance + " " + e.Name + " " + e.State)},
+		{"OS user", e.OSUser},
+		{"role", e.Role},
 	} {
 		_, _ = fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
 	}

@@ -115,7 +115,7 @@ func loadPolicy(cfg *loadedConfig) (*authz.Policy, []finding) {
 			continue
 		}
 		for _, name := range names {
-			text, err := os.ReadFile(name) //nolint:gosec // named by the configuration
+			text, err := os.ReadFile(name)
 			if err != nil {
 				findings = append(findings, cfg.at(path, "%s", readError(err)))
 			}

@@ -375,7 +375,7 @@ func freePort(t *testing.T) string {
 // shortDir is a directory for unix sockets, whose names may not be long, that the instance's users can write to.
 func (w *world) shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "e2e")
+	dir, err := os.MkdirTemp("/tmp", "e2e") //nolint:usetesting // t.TempDir is too long a name for a socket, and only the owner's
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,10 +48,10 @@ func TestPlacesThatAreNoTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
-	dialled := make(chan struct{}, 1)
+	dialed := make(chan struct{}, 1)
 	go func() {
 		if _, err := listener.Accept(); err == nil {
-			dialled <- struct{}{}
+			dialed <- struct{}{}
 		}
 	}()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
@@ -65,8 +65,8 @@ func TestPlacesThatAreNoTargets(t *testing.T) {
 		t.Errorf("the gateway listens on its own host: %s", got)
 	}
 	select {
-	case <-dialled:
-		t.Error("the gateway dialled a place that a client named")
+	case <-dialed:
+		t.Error("the gateway dialed a place that a client named")
 	default:
 	}
 }

@@ -68,21 +68,23 @@ func newCrowd(dir string) (*crowd, error) {
 		principal   string
 		validBefore time.Time
 	}{
-		{name: "alice"}, {name: "mallory"}, {name: "revoked"},
+		{name: "alice"},
+		{name: "mallory"},
+		{name: "revoked"},
 		{"bob", c.authority, "bob", now.Add(time.Hour)},
 		{"expired", c.authority, "bob", now.Add(-time.Minute)},
 		{"wrong-principal", c.authority, "nobody", now.Add(time.Hour)},
 		{"wrong-ca", stranger, "bob", now.Add(time.Hour)},
 	} {
-		if err := c.enrol(p.name, p.ca, p.principal, p.validBefore); err != nil {
+		if err := c.enroll(p.name, p.ca, p.principal, p.validBefore); err != nil {
 			return nil, fmt.Errorf("keys of %s: %w", p.name, err)
 		}
 	}
-	return c, c.enrolSecurityKey("carol")
+	return c, c.enrollSecurityKey("carol")
 }
 
-// enrol writes a key pair and, with an authority, a certificate.
-func (c *crowd) enrol(name string, authority ssh.Signer, principal string, validBefore time.Time) error {
+// enroll writes a key pair and, with an authority, a certificate.
+func (c *crowd) enroll(name string, authority ssh.Signer, principal string, validBefore time.Time) error {
 	signer, pemText, err := newKeyPEM(name + "@lab")
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ func (c *crowd) enrol(name string, authority ssh.Signer, principal string, valid
 	}
 	certificate := &ssh.Certificate{
 		Key: signer.PublicKey(), CertType: ssh.UserCert, KeyId: name + "@lab", Serial: 1, ValidPrincipals: []string{principal},
-		ValidAfter: uint64(validBefore.Add(-2 * time.Hour).Unix()), ValidBefore: uint64(validBefore.Unix()), //nolint:gosec // after 1970
+		ValidAfter: uint64(validBefore.Add(-2 * time.Hour).Unix()), ValidBefore: uint64(validBefore.Unix()),
 		Permissions: ssh.Permissions{Extensions: map[string]string{
 			"permit-pty": "", "permit-port-forwarding": "", "permit-agent-forwarding": "", "permit-X11-forwarding": "",
 		}},
@@ -111,18 +113,18 @@ func (c *crowd) enrol(name string, authority ssh.Signer, principal string, valid
 	return os.WriteFile(path+"-cert.pub", ssh.MarshalAuthorizedKey(certificate), 0o600)
 }
 
-// enrolSecurityKey makes a FIDO key with OpenSSH's dummy authenticator, where that is installed.
-func (c *crowd) enrolSecurityKey(name string) error {
+// enrollSecurityKey makes a FIDO key with OpenSSH's dummy authenticator, where that is installed.
+func (c *crowd) enrollSecurityKey(name string) error {
 	provider, err := SecurityKeyProvider()
 	if err != nil {
 		return nil //nolint:nilerr // then there is no such person; who needs her asks SecurityKeyProvider why
 	}
 	path := filepath.Join(c.dir, name)
-	keygen := exec.Command("ssh-keygen", "-q", "-t", "ed25519-sk", "-w", provider, "-N", "", "-C", name+"@lab", "-f", path) //nolint:gosec // our own paths
+	keygen := exec.Command("ssh-keygen", "-q", "-t", "ed25519-sk", "-w", provider, "-N", "", "-C", name+"@lab", "-f", path)
 	if out, err := keygen.CombinedOutput(); err != nil {
 		return fmt.Errorf("ssh-keygen for a security key: %w: %s", err, out)
 	}
-	public, err := os.ReadFile(path + ".pub") //nolint:gosec // our own path
+	public, err := os.ReadFile(path + ".pub")
 	if err != nil {
 		return err
 	}
