@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -198,6 +199,8 @@ func TestAudit(t *testing.T) {
 	if e := seen[gateway.EventUpstreamOpened]; e.Person != "alice" || e.SessionID == "" || e.OSUser != "ec2-user" || !strings.HasSuffix(e.Role, "/alice") ||
 		!strings.HasSuffix(e.Instance, lab.MainInstance) || e.Fingerprint == "" || e.Source == "" {
 		t.Errorf("the audit does not say who reached what as whom: %+v", e)
+	} else if e.HostKey == "" || e.HostKeyHow != hostkeys.BelievedConsole {
+		t.Errorf("the machine's host key was believed by %q, where its console shows it", e.HostKeyHow)
 	}
 	if e := seen[gateway.EventChannelRequest]; e.Request != "exec" || e.Detail != "echo hello; exit 3" {
 		t.Errorf("the audit does not have the command: %+v", e)

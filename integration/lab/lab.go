@@ -105,7 +105,7 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 }
 
 func (l *Lab) startAWS(options Options) error {
-	world, err := account(nil)
+	world, err := account()
 	if err != nil {
 		return err
 	}
@@ -136,6 +136,9 @@ func (l *Lab) startMachine(ctx context.Context, options Options, m machine) erro
 		sshd = started.Addr
 		if m.id == MainInstance {
 			l.Main = started
+			if err := l.AWS.UpdateInstance(m.id, func(i *awsemu.Instance) { i.Console = started.ConsoleText() }); err != nil {
+				return err
+			}
 		}
 	}
 	if !m.agent {

@@ -84,7 +84,7 @@ func (c credential) environ() []string {
 }
 
 // account builds the emulated account: users, one role per person that only the gateway may assume and only for that person, and the machines.
-func account(consoles map[string]string) (awsemu.Account, error) {
+func account() (awsemu.Account, error) {
 	built := awsemu.Account{ID: AccountID}
 	users := []struct {
 		credential
@@ -112,13 +112,13 @@ func account(consoles map[string]string) (awsemu.Account, error) {
 	}
 	built.Nodes = append(built.Nodes, awsemu.Node{ID: HybridNode, Region: Region, Name: "rack-1", IP: "192.168.1.5", Tags: map[string]string{"ssh-team": "blue"}})
 	for i, m := range machines {
-		built.Instances = append(built.Instances, m.describe(i, consoles[m.id]))
+		built.Instances = append(built.Instances, m.describe(i))
 	}
 	return built, nil
 }
 
 // describe gives a machine as EC2 knows it.
-func (m machine) describe(index int, console string) awsemu.Instance {
+func (m machine) describe(index int) awsemu.Instance {
 	tags := map[string]string{"Name": m.name, "ssh-team": "blue"}
 	for key, value := range m.tags {
 		tags[key] = value
@@ -126,6 +126,6 @@ func (m machine) describe(index int, console string) awsemu.Instance {
 	ip := fmt.Sprintf("10.0.0.%d", 10+index)
 	return awsemu.Instance{
 		ID: m.id, Region: Region, Tags: tags, State: m.state, PrivateIP: ip, PrivateDNS: fmt.Sprintf("ip-10-0-0-%d.ec2.internal", 10+index),
-		Console: console, NoInstanceConnect: m.noConnect,
+		NoInstanceConnect: m.noConnect,
 	}
 }
