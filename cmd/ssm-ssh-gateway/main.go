@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,9 +17,10 @@ import (
 
 // Exit codes besides 0. 255 is what ssh itself returns when it, rather than the remote command, has failed.
 const (
-	exitFailure = 1
-	exitUsage   = 2
-	exitSSH     = 255
+	exitFailure     = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as shells have it: 128 and SIGINT
+	exitSSH         = 255
 )
 
 // exitError ends the program with a code of its own; a nil Err means that everything has been said already.
@@ -38,15 +40,18 @@ func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:])
+	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 // run executes one command line and gives the exit code.
-func run(ctx context.Context, args []string) int {
+func run(ctx context.Context, args []string, local stdio, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
+	root.SetIn(local.in)
+	root.SetOut(local.out)
+	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -54,11 +59,11 @@ func run(ctx context.Context, args []string) int {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		if exit.Err != nil {
-			fmt.Fprintln(os.Stderr, "ssm-ssh-gateway: "+exit.Err.Error())
+			_, _ = fmt.Fprintln(stderr, "ssm-ssh-gateway: "+exit.Err.Error())
 		}
 		return exit.Code
 	}
-	fmt.Fprintln(os.Stderr, "ssm-ssh-gateway: "+err.Error())
+	_, _ = fmt.Fprintln(stderr, "ssm-ssh-gateway: "+err.Error())
 	return exitFailure
 }
 
@@ -83,7 +88,7 @@ Try it without an AWS account:
 		return &exitError{Code: exitUsage, Err: fmt.Errorf("%w\ntry '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newServeCommand(), newConnectCommand(), newDemoCommand(), newCheckCommand(), newExplainCommand(),
+		newServeCommand(), newConnectCommand(), newShellCommand(), newExecCommand(), newDemoCommand(), newCheckCommand(), newExplainCommand(),
 		newKnownHostsCommand(), newSSHConfigCommand(), newPinsCommand(), newHealthcheckCommand(), newVersionCommand(),
 	)
 	return root

@@ -14,7 +14,7 @@ import (
 // TestMain lets the scripts run this very program under its name, and looks for goroutines that outlive the tests.
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){
-		"ssm-ssh-gateway": func() { os.Exit(run(context.Background(), os.Args[1:])) },
+		"ssm-ssh-gateway": func() { os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr)) },
 	})
 }
 
@@ -23,6 +23,10 @@ type leakChecked struct{ m *testing.M }
 // Run implements testscript.TestingM.
 func (l leakChecked) Run() int {
 	code := l.m.Run()
+	if err := closeLab(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if code == 0 {
 		// golang-lru's expirable caches have a janitor that cannot be stopped; the caches live as long as the process.
 		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/hashicorp/golang-lru/v2/expirable.NewLRU[...].func1")); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
@@ -152,15 +153,27 @@ func metadataRegion(ctx context.Context, base aws.Config) string {
 	return out.Region
 }
 
+// ErrLoginExpired is in the chain of a refusal for credentials when the login of an SSO profile is missing or over.
+var ErrLoginExpired = errors.New("the SSO login has expired")
+
 // ownCredentials marks a failure to find credentials, which the SDK reports as plain text only.
 type ownCredentials struct{ aws.CredentialsProvider }
 
 func (o ownCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	credentials, err := o.CredentialsProvider.Retrieve(ctx)
 	if err != nil {
-		return aws.Credentials{}, &authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Cause: err}
+		return aws.Credentials{}, &authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Cause: asLogin(err)}
 	}
 	return credentials, nil
+}
+
+// asLogin adds ErrLoginExpired where that is what failed: no token in the cache or one too old, or the service would not have it.
+func asLogin(err error) error {
+	var token *ssocreds.InvalidTokenError
+	if errors.As(err, &token) || hasCode(err, "UnauthorizedException") {
+		return fmt.Errorf("%w: %w", ErrLoginExpired, err)
+	}
+	return err
 }
 
 // Invalidate makes the next Retrieve ask the source again, where the source caches.

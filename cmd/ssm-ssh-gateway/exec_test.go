@@ -1,0 +1,61 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+)
+
+func TestExec(t *testing.T) {
+	l := laptopLab(t)
+	for _, c := range []struct {
+		name string
+		args []string
+		want result
+	}{
+		{"output and success", []string{lab.MainInstance, "--", "echo", "one   two"}, result{stdout: "one two\n"}},
+		{"no line end", []string{lab.MainInstance, "--", "printf done"}, result{stdout: "done"}},
+		{"exit status", []string{lab.MainInstance, "--", "echo before; exit 7"}, result{stdout: "before\n", code: 7}},
+		{"quotes", []string{"web-1", "--", `echo 'it''s' "a \"quoted\" \$HOME"; exit 3`}, result{stdout: "its a \"quoted\" $HOME\n", code: 3}},
+		{"standard error among the output", []string{lab.MainInstance, "echo to stderr >&2"}, result{stdout: "to stderr\n"}},
+		{"no such program", []string{lab.MainInstance, "--", "no-such-program 2>/dev/null"}, result{code: 127}},
+		{"no input", []string{lab.MainInstance, "--", "cat"}, result{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := runHere(t, strings.NewReader("unread"), append([]string{"exec"}, c.args...)...); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+	nothingOpen(t, l)
+}
+
+func TestExecOnTerminal(t *testing.T) {
+	l := laptopLab(t)
+	got := runHere(t, nil, "exec", "--terminal", lab.MainInstance, "--", "until stty size | grep '^100 300'; do sleep 0.05; done; test -t 1 && exit 5")
+	if got.code != 5 || !strings.Contains(got.stdout, "100 300") || strings.Contains(got.stdout, "ssm-ssh-gateway-") {
+		t.Errorf("on a terminal: %s", got)
+	}
+	nothingOpen(t, l)
+}
+
+func TestExecRefused(t *testing.T) {
+	laptopLab(t)
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"exec", lab.MainInstance}, exitUsage, "requires at least 2 arg"},
+		{[]string{"exec", lab.MainInstance, "--"}, exitUsage, "no command given"},
+		{[]string{"exec", "--parameter", "nonsense", lab.MainInstance, "true"}, exitUsage, `"nonsense" is not NAME=VALUE`},
+		{[]string{"exec", lab.StoppedInstance, "true"}, exitSSH, "is stopped"},
+		{[]string{"exec", lab.OfflineInstance, "true"}, exitSSH, "not connected"},
+		{[]string{"exec", "--document", "No-Such-Document", lab.MainInstance, "true"}, exitSSH, "document"},
+	} {
+		if got := runHere(t, nil, c.args...); got.code != c.code || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: %s, want %d and %q", strings.Join(c.args, " "), got, c.code, c.want)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// maxExitDigits bounds what is read behind a mark: a status, and the end of the line as a terminal or a file has it.
+const maxExitDigits = 8
+
+// exitMark tells the exit status of a command that runs under a session document that does not: the command is wrapped in a shell that prints a line
+// nobody can guess, and the status, behind the output. As a writer it passes the output on without that line.
+type exitMark struct {
+	out  io.Writer
+	line []byte // the line up to the status
+
+	held   []byte // output that may be the beginning of the line
+	digits []byte // behind the line
+	seen   bool
+}
+
+func newExitMark() *exitMark { return &exitMark{line: []byte("ssm-ssh-gateway-" + rand.Text() + ":")} }
+
+// wrapped runs its argument as a shell would and prints the line. An interrupt, which the agent sends to this shell alone, is passed on; a shell
+// that waits for a foreground command would not. There is no backslash and no double quote in it that a document's substitution could mistake,
+// but for those around one word.
+func (m *exitMark) wrap(command string) string {
+	script := `stop() { kill $!; }; trap stop INT; sh -c "$0" & wait $!; echo ` + string(m.line) + `$?`
+	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
+}
+
+// wrapTerminal is wrap for a command on a terminal: it stays in the foreground, where the terminal interrupts it.
+func (m *exitMark) wrapTerminal(command string) string {
+	script := `trap : INT; sh -c "$0"; echo ` + string(m.line) + `$?`
+	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
+}
+
+// quoteShell makes one word of text, for sh and for the agent's own splitting.
+func quoteShell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// Write passes output on, and holds back what may be the line.
+func (m *exitMark) Write(p []byte) (int, error) {
+	if m.seen {
+		m.digits = append(m.digits, p[:min(len(p), max(maxExitDigits-len(m.digits), 0))]...)
+		return len(p), nil
+	}
+	m.held = append(m.held, p...)
+	before, after, found := bytes.Cut(m.held, m.line)
+	if found {
+		m.seen = true
+		m.digits = append(m.digits, after[:min(len(after), maxExitDigits)]...)
+		m.held = nil
+		return len(p), m.pass(before)
+	}
+	keep := overlap(m.held, m.line)
+	ready := m.held[:len(m.held)-keep]
+	if err := m.pass(ready); err != nil {
+		return 0, err
+	}
+	m.held = append([]byte(nil), m.held[len(ready):]...)
+	return len(p), nil
+}
+
+// overlap is how much of the end of text is a beginning of line.
+func overlap(text, line []byte) int {
+	for n := min(len(text), len(line)-1); n > 0; n-- {
+		if bytes.Equal(text[len(text)-n:], line[:n]) {
+			return n
+		}
+	}
+	return 0
+}
+
+func (m *exitMark) pass(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	_, err := m.out.Write(p)
+	return err
+}
+
+// flush passes on what was held back and turned out to be output.
+func (m *exitMark) flush() error {
+	held := m.held
+	m.held = nil
+	return m.pass(held)
+}
+
+// code is the status, once the line has come.
+func (m *exitMark) code() (int, bool) {
+	if !m.seen {
+		return 0, false
+	}
+	code, err := strconv.Atoi(strings.TrimSpace(string(m.digits)))
+	return code, err == nil
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"os/exec"
+	"strconv"
+	"testing"
+	"testing/iotest"
+
+	"io"
+
+	"pgregory.net/rapid"
+)
+
+// TestExitMark cuts output, the line and the status anywhere: the output passes whole, the status is read.
+func TestExitMark(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		mark := newExitMark()
+		pieces := rapid.SliceOf(rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Custom(func(t *rapid.T) []byte {
+			return mark.line[:rapid.IntRange(0, len(mark.line)-1).Draw(t, "part of the line")]
+		}))).Draw(t, "output")
+		output := bytes.Join(pieces, nil)
+		if bytes.Contains(output, mark.line) {
+			t.Skip("parts that make up the line")
+		}
+		want, told := rapid.IntRange(0, 255).Draw(t, "status"), rapid.Bool().Draw(t, "told")
+		stream := output
+		if told {
+			stream = append(append(bytes.Clone(output), mark.line...), strconv.Itoa(want)+rapid.SampledFrom([]string{"\n", "\r\n"}).Draw(t, "end")...)
+		}
+		var got bytes.Buffer
+		mark.out = &got
+		for rest := stream; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "cut")
+			if _, err := mark.Write(rest[:n]); err != nil {
+				t.Fatal(err)
+			}
+			rest = rest[n:]
+		}
+		if err := mark.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got.Bytes(), output) {
+			t.Errorf("passed %q of %q", got.Bytes(), output)
+		}
+		if code, known := mark.code(); known != told || told && code != want {
+			t.Errorf("status %d (%v), want %d (%v)", code, known, want, told)
+		}
+	})
+}
+
+// TestExitMarkInShell has a real shell run what is sent to instances.
+func TestExitMarkInShell(t *testing.T) {
+	for command, want := range map[string]int{
+		"true": 0, "exit 9": 9, `echo "a 'b' \\c $0" >/dev/null; false`: 1, "kill -9 $$": 137, "# nothing": 0,
+	} {
+		mark := newExitMark()
+		var out bytes.Buffer
+		mark.out = &out
+		for _, wrapped := range []string{mark.wrap(command), mark.wrapTerminal(command)} {
+			mark.seen, mark.digits = false, nil
+			text, err := exec.Command("sh", "-c", wrapped).Output()
+			if err != nil {
+				t.Fatalf("%s: %v", wrapped, err)
+			}
+			if _, err := io.Copy(mark, iotest.OneByteReader(bytes.NewReader(text))); err != nil {
+				t.Fatal(err)
+			}
+			if code, known := mark.code(); !known || code != want {
+				t.Errorf("%s: status %d (%v), want %d", command, code, known, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+)
+
+// laptop is the AWS side of the commands that need no gateway: they use whatever credentials this machine has.
+type laptop struct {
+	region, profile string
+	asking          atomic.Bool // the terminal may be used to ask for an MFA code
+}
+
+func (l *laptop) flags(flags *pflag.FlagSet) {
+	flags.StringVar(&l.region, "region", "", "AWS region (default: the environment's)")
+	flags.StringVar(&l.profile, "profile", "", "AWS profile (default: the environment's)")
+}
+
+// open reads credentials and region. What it gives is to be closed.
+func (l *laptop) open(ctx context.Context) (*awscloud.Cloud, error) {
+	l.asking.Store(true)
+	return awscloud.New(ctx, awscloud.Config{
+		Region: l.region, Profile: l.profile, MFACode: l.askMFA, Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// hush ends questions, from when a session owns the terminal: an MFA code that AWS wants in the middle of it has to wait for the next start.
+func (l *laptop) hush() { l.asking.Store(false) }
+
+var errNoTerminal = errors.New("the profile needs an MFA code, and there is no terminal to ask on")
+
+// askMFA asks on the terminal itself, because standard input may be the stream that is relayed.
+func (l *laptop) askMFA() (string, error) {
+	if !l.asking.Load() {
+		return "", errNoTerminal
+	}
+	name := "/dev/tty"
+	if runtime.GOOS == "windows" {
+		name = "CONIN$"
+	}
+	terminal, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	defer func() { _ = terminal.Close() }()
+	return readMFA(os.Stderr, func() ([]byte, error) { return term.ReadPassword(int(terminal.Fd())) })
+}
+
+// readMFA asks once.
+func readMFA(prompt io.Writer, read func() ([]byte, error)) (string, error) {
+	_, _ = fmt.Fprint(prompt, "MFA code: ")
+	code, err := read()
+	_, _ = fmt.Fprintln(prompt)
+	if err != nil {
+		return "", fmt.Errorf("reading the MFA code: %w", err)
+	}
+	return strings.TrimSpace(string(code)), nil
+}
+
+// inWords makes a refusal readable for somebody at a terminal whose credentials are their own. Other errors already are.
+func inWords(err error) error {
+	var refusal *authz.Refusal
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	if refusal.Reason != authz.ReasonCredentials {
+		return errors.New(gateway.Words(err))
+	}
+	return errors.New(credentialWords(refusal))
+}
+
+// credentialWords says what to do about credentials, which the gateway's own words leave to whoever runs it.
+func credentialWords(refusal *authz.Refusal) string {
+	switch {
+	case errors.Is(refusal, awscloud.ErrLoginExpired):
+		return "the AWS SSO login of this profile has expired or never was; run ssm-ssh-gateway login, or aws sso login"
+	case errors.Is(refusal, errNoTerminal):
+		return errNoTerminal.Error()
+	}
+	words := "no usable AWS credentials"
+	if refusal.Detail != "" {
+		words += " (" + refusal.Detail + ")"
+	}
+	if refusal.Cause != nil {
+		words += ": " + refusal.Cause.Error()
+	}
+	return words + "; set AWS_PROFILE or --profile, or log in with ssm-ssh-gateway login"
+}
