@@ -1,0 +1,13 @@
+//go:build unix
+
+package compat
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// ownGroup puts a command and what it starts into a process group of their own.
+func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func killGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

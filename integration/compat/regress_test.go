@@ -1,0 +1,257 @@
+package compat
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+)
+
+const (
+	regressSuite = "/usr/lib/openssh/regress" // where Debian's openssh-tests has OpenSSH's own tests
+	scriptLimit  = 10 * time.Minute
+)
+
+// quickScripts are those that `make test` has time for.
+var quickScripts = []string{"exit-status", "stderr-data", "stderr-after-eof", "yes-head", "envpass"}
+
+// TestOpenSSH runs OpenSSH's regression tests with the gateway between their ssh and their sshd. A script of theirs asks for connections by a
+// ProxyCommand that starts sshd; here the ProxyCommand is a connection through the gateway, to a machine whose port 22 is that same sshd with that same
+// configuration (regress_machine_test.go). The scripts themselves are as they were installed.
+func TestOpenSSH(t *testing.T) {
+	about, err := readReasons("testdata/openssh.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, _ := filepath.Glob(regressSuite + "/*.sh")
+	if len(scripts) == 0 {
+		t.Skip("OpenSSH's tests are not installed (Debian: openssh-tests)")
+	}
+	if err := instance.RealAvailable(); err != nil {
+		t.Skip("OpenSSH's tests run as a user of the machine: " + err.Error())
+	}
+	m := startRegressMachine(t, theWorld(t))
+	for _, path := range scripts {
+		name := strings.TrimSuffix(filepath.Base(path), ".sh")
+		if slices.Contains(notTests, name) {
+			continue
+		}
+		if !everything && !slices.Contains(quickScripts, name) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			row := theTable.row("OpenSSH's own tests", name, "")
+			defer row.close(t)
+			if why, ok := about[name]; ok {
+				row.skip(t, why)
+			}
+			m.runScript(t, row, name)
+		})
+	}
+	if !everything {
+		t.Run("others", func(t *testing.T) { needsEverything(t, "the other scripts") })
+	}
+}
+
+// notTests are the parts of the suite that tests are made of.
+var notTests = []string{"test-exec", "scp-ssh-wrapper", "sshd-log-wrapper", "ssh2putty", "valgrind-unit"}
+
+// readReasons reads lines "name: why it is not run".
+func readReasons(path string) (map[string]string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	reasons := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, why, ok := strings.Cut(line, ": ")
+		if !ok {
+			return nil, fmt.Errorf("%s: %q is not a name and a reason", path, line)
+		}
+		reasons[name] = why
+	}
+	return reasons, nil
+}
+
+// runScript runs one script of the suite in a copy of its own and judges it by its exit status.
+func (m *regressMachine) runScript(t *testing.T, row *tableRow, name string) {
+	obj, err := m.prepare(name, freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.use(obj)
+	cmd := m.inside(obj.dir, "sh", filepath.Join(obj.dir, "test-exec.sh"), obj.dir, filepath.Join(obj.dir, name+".sh"))
+	cmd.Args = slices.Insert(cmd.Args, 1, "--pid", "--fork", "--kill-child") // what the script leaves running ends with it
+	cmd.Env = obj.environ()
+	cmd.Dir = obj.dir
+	before := m.connections.Load()
+	got := run(t, cmd, scriptLimit)
+	row.about = fmt.Sprintf("%d connections", m.connections.Load()-before)
+	switch {
+	case strings.Contains(got.stdout, "SKIPPED: ") || strings.Contains(got.stdout, "skipped"):
+		row.about += "; " + lastWord(got.stdout)
+	case got.code == 0 && m.connections.Load() == before:
+		t.Error("the script went nowhere near the gateway")
+	}
+	if got.code != 0 {
+		t.Errorf("%s\nits log ends:\n%s\nssh's:\n%s\nsshd's:\n%s\nthe gateway's:\n%s", got, tail(obj.path("failed-regress.log"), 2000), tail(obj.path("failed-ssh.log"), 6000),
+			tail(obj.path("failed-sshd.log"), 3000), tail(m.world.log.Name(), 3000))
+	}
+}
+
+// lastWord is the line in which a script says what it left out.
+func lastWord(stdout string) string {
+	for line := range strings.Lines(stdout) {
+		if strings.Contains(strings.ToLower(line), "skipp") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
+// scriptRun is one script's copy of the suite.
+type scriptRun struct {
+	dir  string
+	port int
+}
+
+func (o *scriptRun) path(name string) string { return filepath.Join(o.dir, name) }
+
+// environ is what Debian's own runner gives the scripts, and our ways in.
+func (o *scriptRun) environ() []string {
+	return []string{
+		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "HOME=/home/" + osUser, "LOGNAME=" + osUser, "SHELL=/bin/bash", "LANG=C",
+		"BUILDDIR=" + o.dir, "TEST_SHELL=sh", "TEST_SSH_UNSAFE_PERMISSIONS=1", "TEST_SSH_ECC=yes", "TEST_SSH_PLINK=plink", "TEST_SSH_PUTTYGEN=puttygen",
+		fmt.Sprintf("TEST_SSH_PORT=%d", o.port),
+		"TEST_SSH_SSH=/usr/bin/ssh", "TEST_SSH_SSHD=" + o.path("through/sshd"), "TEST_SSH_SFTPSERVER=" + o.path("through/sftp-server"),
+		"TEST_SSH_SSH_CONFOPTS=ProxyCommand /usr/bin/ssh -F " + o.path("through/ssh_config") + " -W " + regressTarget + ":22 gateway\n" +
+			"KnownHostsCommand /bin/cat " + o.path("through/known_hosts"),
+	}
+}
+
+// prepare copies the suite and puts beside it what leads through the gateway.
+func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
+	obj := &scriptRun{dir: filepath.Join(m.dir, name), port: port}
+	if out, err := exec.Command("cp", "-a", regressSuite, obj.dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("copy the suite: %w: %s", err, out)
+	}
+	if err := os.Mkdir(obj.path("through"), 0o755); err != nil { //nolint:gosec // the machine's user reads it
+		return nil, err
+	}
+	key, err := os.ReadFile(m.world.lab.UserKey(person))
+	if err != nil {
+		return nil, err
+	}
+	public, err := os.ReadFile(m.world.lab.UserKey(person) + ".pub")
+	if err != nil {
+		return nil, err
+	}
+	known, err := m.knownHosts()
+	if err != nil {
+		return nil, err
+	}
+	host, gatewayPort, _ := strings.Cut(m.world.lab.GatewayAddr, ":")
+	files := map[string]string{
+		// The first key that the scripts offer is one the gateway knows: they find it made already.
+		"ssh-ed25519": string(key), "ssh-ed25519.pub": string(public),
+		"through/known_hosts": known,
+		"through/ssh_config": fmt.Sprintf("Host gateway\nHostName %s\nPort %s\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nHostKeyAlias gateway\n"+
+			"UserKnownHostsFile %s\nLogLevel ERROR\nBatchMode yes\n"+
+			"Host target\nHostName %s\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile %s\nProxyJump gateway\nLogLevel ERROR\nBatchMode yes\n",
+			host, gatewayPort, person, obj.path("ssh-ed25519"), obj.path("through/known_hosts"),
+			regressTarget, osUser, obj.path("ssh-ed25519"), obj.path("through/known_hosts")),
+		"through/sshd": "#!/bin/sh\nexec /usr/sbin/sshd -o AuthorizedKeysCommand=" + keysCommand + " -o AuthorizedKeysCommandUser=" + osUser + " -o UsePAM=no \"$@\"\n",
+		// Run by sshd it is the machine's; run by sftp -D, which starts a server without any network, it is the one across the gateway.
+		"through/sftp-server": "#!/bin/sh\n[ -z \"$SSH_CONNECTION\" ] || exec " + sftpServer + " \"$@\"\n" +
+			"[ $# -eq 0 ] || exec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " target " + sftpServer + " \"$@\"\n" +
+			"exec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " -s target sftp\n",
+	}
+	for file, text := range files {
+		if err := os.WriteFile(obj.path(file), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	for _, program := range []string{"through/sshd", "through/sftp-server"} {
+		if err := os.Chmod(obj.path(program), 0o755); err != nil { //nolint:gosec // it is a program
+			return nil, err
+		}
+	}
+	if err := errors.Join(m.keepKeys(obj), m.acrossForScp(obj)); err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", firstUserID, firstUserID), obj.dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("chown: %w: %s", err, out)
+	}
+	return obj, nil
+}
+
+// knownHosts gives the gateway's authority and, because the scripts call their sshd by a name that no certificate has, its bare host key.
+func (m *regressMachine) knownHosts() (string, error) {
+	authority, err := os.ReadFile(filepath.Join(m.world.lab.Dir, "known_hosts"))
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(m.world.lab.Dir, "state", "ssh_host_ed25519_key"))
+	if err != nil {
+		return "", err
+	}
+	key, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return "", err
+	}
+	return string(authority) + "localhost-with-alias,127.0.0.1,::1 " + authorizedLine(key.PublicKey()), nil
+}
+
+// keepKeys saves the scripts the time to make keys of every type: they take those that an earlier script has made.
+func (m *regressMachine) keepKeys(obj *scriptRun) error {
+	types, err := exec.Command("ssh", "-Q", "key-plain").Output()
+	if err != nil {
+		return err
+	}
+	earlier := m.made
+	m.made = obj
+	if earlier == nil {
+		return nil
+	}
+	for keyType := range strings.FieldsSeq(string(types)) {
+		for _, name := range []string{keyType, keyType + ".pub"} {
+			text, err := os.ReadFile(earlier.path(name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err := errors.Join(err, os.WriteFile(obj.path(name), text, 0o600)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// acrossForScp changes the one program of the suite that stands in for ssh: it runs the far side of scp across the gateway instead of beside the near one.
+func (m *regressMachine) acrossForScp(obj *scriptRun) error {
+	path := obj.path("scp-ssh-wrapper.sh")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	const local = "set -- $arg\n\tshift\n\texec $SCP \"$@\"\n"
+	if !strings.Contains(string(text), local) {
+		return fmt.Errorf("%s is not as it was", path)
+	}
+	across := "set -- $arg\n\tshift\n\texec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " target $SCP \"$@\"\n"
+	return os.WriteFile(path, []byte(strings.Replace(string(text), local, across, 1)), 0o755) //nolint:gosec // it is a program
+}

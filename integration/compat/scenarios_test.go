@@ -1,0 +1,211 @@
+package compat
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/tools/txtar"
+)
+
+var update = flag.Bool("update", false, "write into the scenarios what they print without the gateway")
+
+// TestScenarios runs each file of testdata/scenarios straight to sshd, where it must do what the file says, and through the gateway, where it must
+// do what it did before.
+//
+// A scenario is a txtar archive. Its comment says what it is about. Its file "run" is a bash script that reaches the machine as "target"; $LOCAL is its
+// working directory, $REMOTE one that the machine's user can write to, $PORT1 to $PORT3 are free ports of loopback. Its file "stdout" is what the script
+// must print, its file "needs", if any, the programs it uses. The other files are put into $LOCAL. What is left in either directory counts too.
+func TestScenarios(t *testing.T) {
+	w := theWorld(t)
+	files, err := filepath.Glob("testdata/scenarios/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios (%v)", err)
+	}
+	routes := []route{jump}
+	if everything {
+		routes = append(routes, direct, connect)
+	}
+	for _, file := range files {
+		s, err := readScenario(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(s.name, func(t *testing.T) {
+			row := theTable.row("Scenarios", s.name, s.about)
+			t.Parallel()
+			defer row.close(t)
+			for _, program := range s.needs {
+				row.needs(t, program)
+			}
+			s.differential(t, w, routes)
+		})
+	}
+}
+
+// differential compares the routes with the plain one.
+func (s *scenario) differential(t *testing.T, w *world, routes []route) {
+	want := s.play(t, w, plain)
+	if *update {
+		s.rewrite(t, want.stdout)
+	}
+	if got := want.stdout; got != s.stdout {
+		t.Fatalf("without the gateway the scenario does not do what it says:\n%s\nwant stdout %q", want, s.stdout)
+	}
+	for _, r := range routes {
+		t.Run(string(r), func(t *testing.T) {
+			if got := s.play(t, w, r); got != want {
+				t.Errorf("through the gateway:\n%s\nplain ssh:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// rewrite puts what happened without the gateway into the scenario's file, to be read by whoever commits it.
+func (s *scenario) rewrite(t *testing.T, stdout string) {
+	t.Helper()
+	archive, err := txtar.ParseFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range archive.Files {
+		if archive.Files[i].Name == "stdout" {
+			archive.Files[i].Data = []byte(stdout)
+		}
+	}
+	if err := os.WriteFile(s.path, txtar.Format(archive), 0o644); err != nil { //nolint:gosec // a file of the source tree
+		t.Fatal(err)
+	}
+	s.stdout = stdout
+}
+
+// traces is all that a scenario leaves: comparable with ==.
+type traces struct {
+	outcome
+	files string // a line for each file that is left, with its mode and hash
+}
+
+func (l traces) String() string { return l.outcome.String() + "\nfiles:\n" + l.files }
+
+type scenario struct {
+	path        string
+	name, about string
+	script      string
+	stdout      string
+	needs       []string
+	files       []txtar.File
+}
+
+func readScenario(path string) (*scenario, error) {
+	archive, err := txtar.ParseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &scenario{path: path, name: strings.TrimSuffix(filepath.Base(path), ".txtar"), about: strings.Join(strings.Fields(string(archive.Comment)), " ")}
+	for _, file := range archive.Files {
+		switch file.Name {
+		case "run":
+			s.script = string(file.Data)
+		case "stdout":
+			s.stdout = string(file.Data)
+		case "needs":
+			s.needs = strings.Fields(string(file.Data))
+		default:
+			s.files = append(s.files, file)
+		}
+	}
+	if s.script == "" || s.about == "" {
+		return nil, fmt.Errorf("%s: a scenario has a comment and a file run", path)
+	}
+	return s, nil
+}
+
+// play runs the script one way, in fresh directories.
+func (s *scenario) play(t *testing.T, w *world, r route) traces {
+	local, remote := openDir(t, "local"), openDir(t, "remote")
+	for _, file := range s.files {
+		if err := os.WriteFile(filepath.Join(local, file.Name), file.Data, 0o644); err != nil { //nolint:gosec // a file of a scenario
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("bash", "-c", s.script)
+	cmd.Dir = local
+	cmd.Env = append(w.environ(r), "LOCAL="+local, "REMOTE="+remote)
+	for n := 1; n <= 3; n++ {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("PORT%d=%d", n, freePort(t)))
+	}
+	got := run(t, cmd, patience)
+	plainly := strings.NewReplacer(local, "$LOCAL", remote, "$REMOTE")
+	got.stdout, got.stderr = plainly.Replace(got.stdout), plainly.Replace(got.stderr)
+	return traces{got, listing(t, local) + listing(t, remote)}
+}
+
+// openDir is a directory with a short name, since sockets are made in it, that every user of the machine may write to.
+func openDir(t *testing.T, kind string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "c-"+kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // that is its purpose
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// listing has mode, size and hash of every file below dir. Repositories are left out: git's own files have times in them.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	var lines strings.Builder
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && (entry.Name() == ".git" || strings.HasSuffix(entry.Name(), ".git")) {
+			return fs.SkipDir
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		fmt.Fprintf(&lines, "%s %v", name, info.Mode())
+		if info.Mode().IsRegular() {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&lines, " %d bytes %x", len(text), sha256.Sum256(text))
+		}
+		lines.WriteByte('\n')
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines.String()
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func authorizedLine(key ssh.PublicKey) string {
+	return string(bytes.TrimLeft(ssh.MarshalAuthorizedKey(key), " "))
+}

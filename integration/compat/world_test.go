@@ -1,0 +1,271 @@
+// Package compat asks whether people notice the gateway: the same commands go straight to an sshd and through the gateway to the same sshd, and what they
+// print, leave behind and exit with must agree. Scenarios are files (testdata/scenarios), OpenSSH's own regression tests run unchanged, and clients
+// of other makers do what their users do. With COMPAT=1 everything runs and docs/compatibility.md is written from what happened.
+package compat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+)
+
+const (
+	machine = lab.OfflineInstance // its sshd also takes alice's own key, so that she can go there without the gateway
+	person  = "alice"
+	osUser  = "ec2-user"
+)
+
+// everything says that what takes long runs too: `make compat`.
+var everything = os.Getenv("COMPAT") == "1"
+
+// needsEverything leaves a part to `make compat` and says so.
+func needsEverything(t *testing.T, what string) {
+	t.Helper()
+	if !everything {
+		t.Skip(what + " run in `make compat` (COMPAT=1)")
+	}
+}
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "compat")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the machine's users pass through; nothing in it is secret but what has a mode of its own
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	the.dir = dir
+	code := m.Run()
+	the.stop()
+	if races := the.races(); races != "" {
+		fmt.Fprintln(os.Stderr, races)
+		code = 1
+	}
+	if everything {
+		if err := theTable.finish(os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// the world is one lab, one sshd and one gateway process; every test shares it.
+var the world
+
+type world struct {
+	dir    string
+	binary string
+	lab    *lab.Lab
+	target *instance.Instance // what answers behind machine
+	keys   *httptest.Server
+	log    *os.File
+
+	gateway *exec.Cmd
+	once    sync.Once
+	err     error
+}
+
+// theWorld starts the world for the first test that asks.
+func theWorld(t *testing.T) *world {
+	t.Helper()
+	the.once.Do(func() { the.err = the.start() })
+	if the.err != nil {
+		t.Fatal(the.err)
+	}
+	return &the
+}
+
+func (w *world) start() error {
+	if err := w.build(); err != nil {
+		return err
+	}
+	var fast agent.Config
+	fast.Quirks.Fast = true // the suite asks what arrives, not how fast
+	var err error
+	if w.lab, err = lab.Start(context.Background(), lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		return err
+	}
+	if err := w.startTarget(); err != nil {
+		return err
+	}
+	if err := w.lab.Attach(context.Background(), machine, w.target.Addr, fast); err != nil {
+		return err
+	}
+	if err := w.writeRoutes(); err != nil {
+		return err
+	}
+	return w.serve()
+}
+
+// build gives the binary under test: the one that $COMPAT_BINARY names, a release say, or this tree's with the race detector.
+func (w *world) build() error {
+	if w.binary = os.Getenv("COMPAT_BINARY"); w.binary != "" {
+		return nil
+	}
+	w.binary = filepath.Join(w.dir, "ssm-ssh-gateway")
+	build := exec.Command("go", "build", "-race", "-o", w.binary, "../../cmd/ssm-ssh-gateway")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the gateway: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// startTarget starts the machine: an sshd that takes what Instance Connect pushed and, for the control, alice's own key.
+func (w *world) startTarget() error {
+	own, err := os.ReadFile(w.lab.UserKey(person) + ".pub")
+	if err != nil {
+		return err
+	}
+	w.keys = httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
+		for _, line := range w.lab.AWS.PushedKeys(r.FormValue("instance"), r.FormValue("user")) {
+			fmt.Fprintln(answer, line)
+		}
+		_, _ = answer.Write(own)
+	}))
+	w.target, err = instance.Start(instance.Config{
+		ID: machine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser}, Dir: filepath.Join(w.dir, "machine"),
+		Embedded: instance.RealAvailable() != nil,
+	})
+	return err
+}
+
+// serve runs the gateway and returns when it answers.
+func (w *world) serve() error {
+	var err error
+	if w.log, err = os.Create(filepath.Join(w.dir, "gateway.log")); err != nil {
+		return err
+	}
+	w.gateway = exec.Command(w.binary, "serve", "--config", w.lab.GatewayConfig)
+	w.gateway.Env = append(os.Environ(), append(w.lab.Environ(), "GORACE=log_path="+filepath.Join(w.dir, "race"))...)
+	w.gateway.Stdout, w.gateway.Stderr = w.log, w.log
+	if err := w.gateway.Start(); err != nil {
+		return err
+	}
+	conn, err := patientDial("tcp", w.lab.GatewayAddr)
+	if err != nil {
+		return fmt.Errorf("the gateway does not answer: %w", err)
+	}
+	return conn.Close()
+}
+
+// stop takes the world down as far as it came up.
+func (w *world) stop() {
+	if w.gateway != nil {
+		_ = w.gateway.Process.Signal(os.Interrupt)
+		kill := time.AfterFunc(patience, func() { _ = w.gateway.Process.Kill() })
+		_ = w.gateway.Wait()
+		kill.Stop()
+	}
+	if w.log != nil {
+		_ = w.log.Close()
+	}
+	if w.lab != nil {
+		_ = w.lab.Close()
+	}
+	if w.target != nil {
+		_ = w.target.Close()
+	}
+	if w.keys != nil {
+		w.keys.Close()
+	}
+}
+
+// races gives what the race detector in the gateway's process has reported.
+func (w *world) races() string {
+	var all strings.Builder
+	names, _ := filepath.Glob(filepath.Join(w.dir, "race*"))
+	for _, name := range names {
+		text, _ := os.ReadFile(name)
+		all.Write(text)
+	}
+	return all.String()
+}
+
+// patience is how long anything may take before it counts as stuck. Nothing here measures time.
+const patience = 60 * time.Second
+
+func patientDial(network, address string) (conn net.Conn, err error) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if conn, err = net.Dial(network, address); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+// outcome is what a person sees of a command.
+type outcome struct {
+	stdout, stderr string
+	code           int
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("exit status %d\nstdout: %s\nstderr: %s", o.code, excerpt(o.stdout), excerpt(o.stderr))
+}
+
+func excerpt(s string) string {
+	const most = 2000
+	if len(s) > most {
+		return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// run runs a command to its end, or kills it and all its children after limit.
+func run(t *testing.T, cmd *exec.Cmd, limit time.Duration) outcome {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	ownGroup(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stuck := time.AfterFunc(limit, func() { killGroup(cmd) })
+	defer stuck.Stop()
+	cmd.WaitDelay = time.Second
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		t.Fatal(err)
+	}
+	if !stuck.Stop() {
+		fmt.Fprintf(&stderr, "stuck: killed after %v\n", limit)
+	}
+	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// tail gives the end of a file, for messages about failures.
+func tail(path string, bytes int64) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err == nil && info.Size() > bytes {
+		_, _ = file.Seek(-bytes, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(file)
+	return string(text)
+}
