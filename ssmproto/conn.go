@@ -210,6 +210,17 @@ func (c *Conn) awaitRoom(patient bool) error {
 	}
 }
 
+// awaitWindow waits until the session could send one message more, or has ended.
+func (c *Conn) awaitWindow(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.await(ctx, func() bool { return c.state == Open && !c.send.full() || c.state == Draining || c.state == Closed })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
 // encode makes the frame of a sequenced message.
 func encode(kind PayloadType, seq int64, payload []byte) *frame {
 	f := newFrame(Overhead + len(payload))

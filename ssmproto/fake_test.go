@@ -323,8 +323,24 @@ func (f *fake) emit(frame []byte) {
 		return
 	}
 	for _, one := range f.faults(false, frame) {
-		_ = ws.SetWriteDeadline(time.Now().Add(time.Hour))
-		_ = ws.WriteMessage(websocket.BinaryMessage, one)
+		transmit(ws, one)
+	}
+}
+
+func transmit(ws *websocket.Conn, frame []byte) {
+	_ = ws.SetWriteDeadline(time.Now().Add(time.Hour))
+	_ = ws.WriteMessage(websocket.BinaryMessage, frame)
+}
+
+// deliver brings the client a frame that relay has kept back.
+func (f *fake) deliver(frame []byte) {
+	f.writing <- struct{}{}
+	defer func() { <-f.writing }()
+	f.mu.Lock()
+	ws := f.ws
+	f.mu.Unlock()
+	if ws != nil {
+		transmit(ws, frame)
 	}
 }
 
@@ -362,6 +378,17 @@ func (f *fake) cut() {
 	}
 }
 
+// bye ends the connection as AWS does every hour.
+func (f *fake) bye() {
+	f.mu.Lock()
+	ws := f.ws
+	f.mu.Unlock()
+	if ws != nil {
+		_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, "Bye"), time.Now().Add(time.Second))
+		f.cut()
+	}
+}
+
 func (f *fake) with(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -372,8 +399,13 @@ func (f *fake) with(do func()) {
 // await waits until met, which runs under the lock.
 func (f *fake) await(what string, met func() bool) {
 	f.t.Helper()
+	f.awaitFor(30*time.Second, what, met)
+}
+
+func (f *fake) awaitFor(limit time.Duration, what string, met func() bool) {
+	f.t.Helper()
 	expired := false
-	timer := time.AfterFunc(30*time.Second, func() { f.with(func() { expired = true }) })
+	timer := time.AfterFunc(limit, func() { f.with(func() { expired = true }) })
 	defer timer.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -32,8 +32,9 @@ type Mux struct {
 	conn    *Conn
 	session *smux.Session
 
-	mu   sync.Mutex
-	open int
+	mu     sync.Mutex
+	open   int
+	closed bool // by its owner
 }
 
 // NewMux takes over conn, which must be Multiplexed; nobody else may read or write it.
@@ -65,10 +66,11 @@ func (c *Conn) claim() {
 func (m *Mux) Conn() *Conn { return m.conn }
 
 // Open opens a connection to the port. It does not wait for the agent, which has no way to say that it has connected: when the port refuses, the
-// first Read of the connection gives ErrConnectToPort.
+// first Read of the connection gives ErrConnectToPort. It waits while the session cannot send; when the window stays full for 30 s after
+// that, it fails with an os.ErrDeadlineExceeded.
 func (m *Mux) Open(ctx context.Context) (net.Conn, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
+	if err := m.conn.awaitWindow(ctx); err != nil {
+		return nil, fmt.Errorf("ssmproto: open a stream: %w", err)
 	}
 	m.mu.Lock()
 	if m.open >= maxStreams {
@@ -85,23 +87,31 @@ func (m *Mux) Open(ctx context.Context) (net.Conn, error) {
 	return &stream{inner: inner, mux: m}, nil
 }
 
-// Close ends all streams and the session, politely.
+// Close ends all streams and the session, politely. It returns what Conn.Close returns.
 func (m *Mux) Close() error {
-	return errors.Join(m.end(), m.conn.Close())
+	m.end()
+	return m.conn.Close()
 }
 
 // CloseNow ends all streams and the session at once.
 func (m *Mux) CloseNow() error {
 	err := m.conn.CloseNow()
-	return errors.Join(m.end(), err)
+	m.end()
+	return err
 }
 
-// end closes the smux session, which does not wait for its goroutines: the one that reads has ended when the Conn has.
-func (m *Mux) end() error {
-	if err := m.session.Close(); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-		return fmt.Errorf("ssmproto: close the streams: %w", err)
-	}
-	return nil
+// end closes the smux session, and with it the Conn. It does not wait for the goroutines of smux: the one that reads has ended when the Conn has.
+func (m *Mux) end() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	_ = m.session.Close() // says what closing the Conn has said
+}
+
+func (m *Mux) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
 }
 
 func (m *Mux) left() {
@@ -117,10 +127,14 @@ func (m *Mux) reason(err error) error {
 	if m.conn.state == Closed && m.conn.err != nil {
 		return m.conn.err
 	}
-	if errors.Is(err, io.ErrClosedPipe) {
+	switch {
+	case errors.Is(err, io.ErrClosedPipe):
 		return net.ErrClosed
+	case errors.Is(err, smux.ErrTimeout):
+		return os.ErrDeadlineExceeded
+	default:
+		return err
 	}
-	return err
 }
 
 // stream is one connection of a Mux.
@@ -133,6 +147,7 @@ type stream struct {
 	heard  bool // data has arrived
 	linger *time.Timer
 	half   bool
+	closed bool // by its owner
 }
 
 // Read gives received data. The end of a stream that never had any, after the agent's flag, is a refused connection: the flag names no
@@ -145,8 +160,6 @@ func (s *stream) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case errors.Is(err, smux.ErrTimeout):
-		return n, os.ErrDeadlineExceeded
 	case errors.Is(err, io.EOF):
 		return n, s.endOfStream()
 	default:
@@ -163,9 +176,13 @@ func (s *stream) noteData() {
 	}
 }
 
+// endOfStream says what an end of file of smux means. It gives one for a stream that we have closed, too, even if data was still to come.
 func (s *stream) endOfStream() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed || s.mux.isClosed() {
+		return net.ErrClosed
+	}
 	c := s.mux.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -188,9 +205,6 @@ func (s *stream) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	n, err := s.inner.Write(p)
-	if errors.Is(err, smux.ErrTimeout) {
-		return n, os.ErrDeadlineExceeded
-	}
 	if err != nil {
 		return n, s.mux.reason(err)
 	}
@@ -214,6 +228,7 @@ func (s *stream) Close() error {
 	var err error
 	s.once.Do(func() {
 		s.mu.Lock()
+		s.closed = true
 		if s.linger != nil {
 			s.linger.Stop()
 		}

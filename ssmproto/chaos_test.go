@@ -1,0 +1,54 @@
+package ssmproto
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	chaosSchedules = flag.Int("schedules", 0, "how many schedules TestChaos plays; 0 is 300, or 1 with -seed")
+	chaosSeconds   = flag.Int("seconds", 0, "play schedules for that long instead")
+	chaosSeed      = flag.Uint64("seed", 0, "the seed of the first schedule; 0 draws one")
+)
+
+// TestChaos keeps the promise of the package in virtual time, against random schedules of trouble: each byte once and in order, or an error that
+// says why not. A failure names its seed; -seed plays that schedule again.
+func TestChaos(t *testing.T) {
+	seed, schedules := *chaosSeed, *chaosSchedules
+	switch {
+	case schedules > 0:
+	case seed > 0:
+		schedules = 1
+	default:
+		schedules = 300
+	}
+	if seed == 0 {
+		seed = rand.Uint64N(1<<48) + 1
+	}
+	until := time.Now().Add(time.Duration(*chaosSeconds) * time.Second)
+	played, failed := 0, 0
+	for more := true; more; more = played < schedules && *chaosSeconds == 0 || time.Now().Before(until) {
+		plan := newChaosPlan(seed + uint64(played))
+		played++
+		if plan.kind == muxedPort {
+			emptyPools()
+		}
+		if !t.Run(fmt.Sprint(plan.seed), func(t *testing.T) { synctest.Test(t, plan.play) }) {
+			failed++
+			t.Logf("failed: SEED=%d: %v", plan.seed, &plan)
+		}
+	}
+	t.Logf("from SEED=%d: %d schedules, %d failed", seed, played, failed)
+}
+
+// emptyPools makes smux forget the channels that it keeps for its next session: a channel may not leave the bubble it was made in. A pool keeps what
+// it has for one collection more.
+func emptyPools() {
+	runtime.GC()
+	runtime.GC()
+}
