@@ -17,9 +17,10 @@ type exitMark struct {
 	out  io.Writer
 	line []byte // the line up to the status
 
-	held   []byte // output that may be the beginning of the line
-	digits []byte // behind the line
-	seen   bool
+	preface []byte // the first line, to be left out as well; nil when there is none, or none any more
+	held    []byte // output that may be the beginning of the line
+	digits  []byte // behind the line
+	seen    bool
 }
 
 func newExitMark() *exitMark { return &exitMark{line: []byte("ssm-ssh-gateway-" + rand.Text() + ":")} }
@@ -32,9 +33,11 @@ func (m *exitMark) wrap(command string) string {
 	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
 }
 
-// wrapTerminal is wrap for a command on a terminal: it stays in the foreground, where the terminal interrupts it.
+// wrapTerminal is wrap for a command on a terminal: it stays in the foreground, where the terminal interrupts it. A line comes first, because a
+// session with a terminal begins with its first output (SPEC.md §5.1), and the command may have none for long.
 func (m *exitMark) wrapTerminal(command string) string {
-	script := `trap : INT; sh -c "$0"; echo ` + string(m.line) + `$?`
+	m.preface = bytes.TrimSuffix(m.line, []byte(":"))
+	script := `trap : INT; echo ` + string(m.preface) + `; sh -c "$0"; echo ` + string(m.line) + `$?`
 	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
 }
 
@@ -48,6 +51,9 @@ func (m *exitMark) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	m.held = append(m.held, p...)
+	if !m.begun() {
+		return len(p), nil
+	}
 	before, after, found := bytes.Cut(m.held, m.line)
 	if found {
 		m.seen = true
@@ -62,6 +68,22 @@ func (m *exitMark) Write(p []byte) (int, error) {
 	}
 	m.held = append([]byte(nil), m.held[len(ready):]...)
 	return len(p), nil
+}
+
+// begun drops the preface from what is held, and says whether it has come as far as that.
+func (m *exitMark) begun() bool {
+	if m.preface == nil {
+		return true
+	}
+	first, rest, whole := bytes.Cut(m.held, []byte("\n"))
+	if !whole && len(first) <= len(m.preface)+len("\r") {
+		return false
+	}
+	if bytes.Equal(bytes.TrimSuffix(first, []byte("\r")), m.preface) {
+		m.held = rest
+	}
+	m.preface = nil
+	return true
 }
 
 // overlap is how much of the end of text is a beginning of line.

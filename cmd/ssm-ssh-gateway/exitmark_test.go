@@ -2,12 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os/exec"
 	"strconv"
 	"testing"
 	"testing/iotest"
-
-	"io"
 
 	"pgregory.net/rapid"
 )
@@ -57,8 +56,9 @@ func TestExitMarkInShell(t *testing.T) {
 		mark := newExitMark()
 		var out bytes.Buffer
 		mark.out = &out
-		for _, wrapped := range []string{mark.wrap(command), mark.wrapTerminal(command)} {
+		for _, wrap := range []func(string) string{mark.wrap, mark.wrapTerminal} {
 			mark.seen, mark.digits = false, nil
+			wrapped := wrap(command)
 			text, err := exec.Command("sh", "-c", wrapped).Output()
 			if err != nil {
 				t.Fatalf("%s: %v", wrapped, err)
@@ -68,6 +68,10 @@ func TestExitMarkInShell(t *testing.T) {
 			}
 			if code, known := mark.code(); !known || code != want {
 				t.Errorf("%s: status %d (%v), want %d", command, code, known, want)
+			}
+			if out.Len() > 0 {
+				t.Errorf("%s: %q is left of the lines", command, out.String())
+				out.Reset()
 			}
 		}
 	}

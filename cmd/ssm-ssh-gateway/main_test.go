@@ -5,12 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -77,16 +77,87 @@ func runHere(t *testing.T, stdin io.Reader, args ...string) result {
 	return result{stdout.String(), stderr.String(), code}
 }
 
+// program is a command line at work in this process.
+type program struct {
+	stdout, stderr *transcript
+	interrupt      func()
+	ended          chan int
+}
+
+// begin runs a command line until the test ends or the program does.
+func begin(t *testing.T, stdin io.Reader, args ...string) *program {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &program{stdout: newTranscript(), stderr: newTranscript(), interrupt: cancel, ended: make(chan int, 1)}
+	go func() { p.ended <- run(ctx, args, stdio{stdin, p.stdout}, p.stderr) }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s\nprinted: %s\nsaid: %s", strings.Join(args, " "), p.stdout.text(), p.stderr.text())
+		}
+		cancel()
+	})
+	return p
+}
+
+// end waits for the exit status.
+func (p *program) end(t *testing.T) int {
+	t.Helper()
+	select {
+	case code := <-p.ended:
+		return code
+	case <-time.After(patience):
+		t.Fatal("the program does not end")
+		return 0
+	}
+}
+
+// transcript collects what a program prints and lets tests wait for it.
+type transcript struct {
+	mu    sync.Mutex
+	buf   bytes.Buffer
+	grown chan struct{} // closed and replaced at each write
+}
+
+func newTranscript() *transcript { return &transcript{grown: make(chan struct{})} }
+
+func (tr *transcript) Write(p []byte) (int, error) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	close(tr.grown)
+	tr.grown = make(chan struct{})
+	return tr.buf.Write(p)
+}
+
+func (tr *transcript) text() string {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	return tr.buf.String()
+}
+
+// find waits for a match and gives its groups.
+func (tr *transcript) find(t *testing.T, pattern string) []string {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		tr.mu.Lock()
+		match, grown := regexp.MustCompile(pattern).FindStringSubmatch(tr.buf.String()), tr.grown
+		tr.mu.Unlock()
+		if match != nil {
+			return match
+		}
+		select {
+		case <-grown:
+		case <-limit:
+			t.Fatalf("%q never came in: %s", pattern, tr.text())
+		}
+	}
+}
+
 // nothingOpen checks that no session is left at AWS.
 func nothingOpen(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		open := 0
-		for _, session := range l.AWS.Sessions() {
-			if session.Status != awsemu.StatusTerminated {
-				open++
-			}
-		}
+		open := openSessions(l)
 		if open == 0 {
 			return
 		}
