@@ -71,6 +71,12 @@ type bridgeLimits struct {
 	drain time.Duration
 	// stall ends a channel which the client has closed while the machine takes no more of its last bytes.
 	stall time.Duration
+	// lanes is how many connections to the machine there may be at once.
+	lanes int
+	// laneIdle is how long a lane beside the first may carry nothing.
+	laneIdle time.Duration
+	// laneWait is how long a session waits for a lane of its own before it shares one.
+	laneWait time.Duration
 	// eofHold is how long the end of a program's output waits for its exit status, see channel.holdEOF.
 	eofHold time.Duration
 }
@@ -84,6 +90,9 @@ func (l bridgeLimits) withDefaults() bridgeLimits {
 	defaultTo(&l.keepaliveTimeout, 60*time.Second)
 	defaultTo(&l.drain, 5*time.Second)
 	defaultTo(&l.stall, 30*time.Second)
+	defaultTo(&l.lanes, 1)
+	defaultTo(&l.laneIdle, 60*time.Second)
+	defaultTo(&l.laneWait, 2*time.Second)
 	defaultTo(&l.eofHold, 250*time.Millisecond)
 	return l
 }
@@ -105,8 +114,8 @@ var (
 	errPanic       = errors.New("internal fault")
 )
 
-// bridge joins one client connection with the connection to the machine. One exists per client connection: agent, X11 and remote forwards belong
-// to the connection that asked for them and are never shared.
+// bridge joins one client connection with its lanes, the connections to the machine. One exists per client connection: agent, X11 and remote forwards
+// belong to the connection that asked for them and are never shared.
 type bridge struct {
 	cfg    bridgeConfig
 	client leg
@@ -134,8 +143,9 @@ type bridge struct {
 	x11Allowed     bool // the client asked for X11, and may
 }
 
-// runBridge joins client with the machine until either ends or ctx does. up is called at most once, when a channel or a forward first needs
-// the machine; its error rejects what waits, in the words of cfg.text. The context of up bounds the call, not the life of the leg it returns.
+// runBridge joins client with the machine until either ends or ctx does. up makes a connection to the machine: it is called when a channel or a forward
+// first needs one, and its error then rejects what waits, in the words of cfg.text; and again, up to cfg.limits.lanes, when what is carried calls for
+// more, where an error is no harm. The context of up bounds the call, not the life of the leg it returns.
 //
 // Both legs are closed when runBridge returns, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
 // canceled it is the cause, and if that is an *authz.Refusal the open sessions have been told.
@@ -150,7 +160,7 @@ func runBridge(ctx context.Context, client leg, up func(context.Context) (leg, e
 		emptied:    make(chan struct{}),
 		clientGone: make(chan struct{}),
 	}
-	b.lanes.ready = make(chan struct{})
+	b.lanes = laneSet{connect: b.connectLane, limit: cfg.limits.lanes, idle: cfg.limits.laneIdle, wait: cfg.limits.laneWait, turn: make(chan struct{})}
 	b.forwards.limit = cfg.limits.forwards
 	b.ctx, b.end = context.WithCancelCause(ctx)
 	defer b.end(nil)
@@ -164,7 +174,7 @@ func (b *bridge) run() error {
 		b.end(fmt.Errorf("%w: %w", errClientLeft, err))
 	})
 	b.spawn(func() { b.dispatch(b.client, fromClient, nil, b.globalFromClient) })
-	b.spawn(func() { b.keepAlive(b.client.conn, &b.heard, errClientMute) })
+	b.spawn(func() { b.keepAlive(b.client.conn, &b.heard, func() { b.end(errClientMute) }) })
 
 	<-b.ctx.Done()
 	cause := context.Cause(b.ctx)
@@ -231,17 +241,31 @@ func (b *bridge) flushUp(limit <-chan time.Time) {
 	}
 	// Sent is not received: a transport that is closed on unread bytes drops what is under way. The answer to a question comes after all that was
 	// sent before the question has been read.
-	via := open[0].lane
+	asked := map[*lane]bool{}
+	var answers []<-chan struct{}
+	for _, c := range open {
+		if via := c.target().berth.lane; !asked[via] {
+			asked[via] = true
+			answers = append(answers, b.question(via))
+		}
+	}
+	for _, answered := range answers {
+		select {
+		case <-answered:
+		case <-limit:
+			return
+		}
+	}
+}
+
+// question asks the machine of a lane for any answer; what it gives is closed when that has come, or never can.
+func (b *bridge) question(via *lane) <-chan struct{} {
 	answered := make(chan struct{})
 	b.spawn(func() {
 		defer close(answered)
 		_, _, _ = via.conn.SendRequest(keepAliveRequest, true, nil)
 	})
-	select {
-	case <-answered:
-	case <-via.gone:
-	case <-limit:
-	}
+	return answered
 }
 
 // endsInWords tells the ends of which the person on the session should hear: the machine is lost, or somebody decided.

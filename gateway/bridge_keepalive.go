@@ -10,9 +10,9 @@ import (
 // keepAliveRequest is OpenSSH's name for "are you there?". Any answer will do, and a failure is the usual one.
 const keepAliveRequest = "keepalive@openssh.com"
 
-// keepAlive asks the peer of one leg for a sign of life now and then, and ends the bridge when none comes. It finds what TCP does not: a tunnel
+// keepAlive asks the peer of one leg for a sign of life now and then, and calls lost when none comes. It finds what TCP does not: a tunnel
 // whose far side is gone, and a peer that stops in the middle of a key exchange, where writers would wait for ever.
-func (b *bridge) keepAlive(conn ssh.Conn, heard *atomic.Uint64, lost error) {
+func (b *bridge) keepAlive(conn ssh.Conn, heard *atomic.Uint64, lost func()) {
 	pause := time.NewTimer(b.cfg.limits.keepalive)
 	defer pause.Stop()
 	for {
@@ -34,7 +34,7 @@ func (b *bridge) keepAlive(conn ssh.Conn, heard *atomic.Uint64, lost error) {
 }
 
 // awaitLife waits for the answer. As long as other things arrive the answer may be late: it queues behind a bulk copy.
-func (b *bridge) awaitLife(answered <-chan error, heard *atomic.Uint64, lost error) bool {
+func (b *bridge) awaitLife(answered <-chan error, heard *atomic.Uint64, lost func()) bool {
 	patience := time.NewTicker(b.cfg.limits.keepaliveTimeout)
 	defer patience.Stop()
 	before := heard.Load()
@@ -47,7 +47,7 @@ func (b *bridge) awaitLife(answered <-chan error, heard *atomic.Uint64, lost err
 		case <-patience.C:
 			now := heard.Load()
 			if now == before {
-				b.end(lost)
+				lost()
 				return false
 			}
 			before = now

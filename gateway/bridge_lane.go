@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // lane is one upstream connection to the machine.
@@ -13,67 +15,188 @@ type lane struct {
 	heard atomic.Uint64 // counts what the machine sent: its sign of life
 	gone  chan struct{} // closed when the connection has ended
 	err   error         // why; valid once gone is closed
+
+	// Guarded by laneSet.mu.
+	holds     [traffics]int // channels on it, by what they carry
+	sessions  int           // of them, sessions
+	most      int           // sessions that the machine takes on one connection; 0: not known
+	listeners int           // remote forwards; they stay where they were asked for
+	idleSince time.Time     // when the last of all these went
 }
 
-// laneSet holds the upstream connections of one bridge. Today there is at most one.
+// laneSet holds the upstream connections of one bridge: none until the first need, then as many as what is carried calls for.
 type laneSet struct {
-	once  sync.Once
-	ready chan struct{} // closed when the attempt to connect is over
-	only  *lane         // valid once ready is closed; nil if err is not
-	err   error
+	connect func()        // makes one attempt, to be spawned
+	limit   int           // lanes at once
+	idle    time.Duration // how long one may carry nothing
+	wait    time.Duration // how long a channel waits for one of its own
 
-	mu     sync.Mutex
-	closed bool
+	mu      sync.Mutex
+	list    []*lane       // those that are open
+	opening int           // attempts under way
+	waiting int           // channels that wait for an attempt
+	retry   time.Time     // no attempt before this, because one has failed
+	err     error         // why there is none: the first attempt failed
+	closed  bool          // no more of anything
+	turn    chan struct{} // closed and replaced whenever any of the above changes
 }
 
-// laneFor decides which upstream connection serves a new channel of this type, or a request to listen ("tcpip-forward", …). It connects at the first
-// need and waits for that. With several lanes this is the place to choose among them.
-func (b *bridge) laneFor(string) (*lane, error) {
-	b.lanes.once.Do(func() { b.spawn(b.connectLane) })
-	select {
-	case <-b.lanes.ready:
-		return b.lanes.only, b.lanes.err
-	case <-b.ctx.Done():
-		return nil, context.Cause(b.ctx)
+// Bounds of opening lanes.
+const (
+	// lanesAtOnce is how many attempts one connection has under way. sshd drops logins when ten are unfinished (MaxStartups), and ours all come from one
+	// address.
+	lanesAtOnce = 3
+	// laneRetry is the pause after an attempt failed: what is open serves meanwhile.
+	laneRetry = 30 * time.Second
+)
+
+// changed wakes who waits. The caller holds mu.
+func (s *laneSet) changed() {
+	close(s.turn)
+	s.turn = make(chan struct{})
+}
+
+// openLane begins an attempt if one more is allowed. The caller holds lanes.mu.
+func (b *bridge) openLane() {
+	s := &b.lanes
+	if s.mayOpen() {
+		s.opening++
+		b.spawn(s.connect)
 	}
 }
 
+// mayOpen reports whether another attempt may begin. The caller holds mu.
+func (s *laneSet) mayOpen() bool {
+	return !s.closed && s.err == nil && len(s.list)+s.opening < s.limit && s.opening < lanesAtOnce && !time.Now().Before(s.retry)
+}
+
+// connectLane is one attempt.
 func (b *bridge) connectLane() {
-	defer close(b.lanes.ready)
-	b.lanes.err = errPanic // stands if up does not come back
-	to, err := b.up(b.ctx)
-	b.lanes.err = err
-	if err != nil {
+	err := errPanic // stands if up does not come back
+	defer func() {
+		if err != nil {
+			b.lanes.failed(err)
+		}
+	}()
+	var to leg
+	if to, err = b.up(b.ctx); err != nil {
+		b.cfg.log.Info("no lane", "err", err)
 		return
 	}
-	l := &lane{leg: to, gone: make(chan struct{})}
+	l := &lane{leg: to, gone: make(chan struct{}), idleSince: time.Now()}
+	b.lanes.adopt(l)
 	// Its streams are served whatever happens: an unserved stream blocks the library's read loop, which then never ends.
 	b.spawn(func() { b.dispatch(l.leg, fromTarget, l, b.globalFromTarget) })
 	b.spawn(func() {
 		l.err = l.conn.Wait()
 		close(l.gone)
-		b.end(fmt.Errorf("%w: %w", errTargetLeft, l.err))
+		b.loseLane(l, fmt.Errorf("%w: %w", errTargetLeft, l.err))
 	})
-	b.spawn(func() { b.keepAlive(l.conn, &l.heard, errTargetMute) })
-	b.lanes.adopt(l)
+	b.spawn(func() { b.keepAlive(l.conn, &l.heard, func() { b.muteLane(l) }) })
+	b.spawn(func() { b.retireIdle(l) })
 }
 
-// adopt keeps l, unless the bridge is over.
+// failed notes that an attempt came to nothing.
+func (s *laneSet) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opening--
+	s.retry = time.Now().Add(laneRetry)
+	if len(s.list) == 0 {
+		s.err = err
+	}
+	s.changed()
+}
+
+// adopt keeps l, unless the bridge is over. It comes before the wait for the lane's end, so that this finds it in the set.
 func (s *laneSet) adopt(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.only = l
+	s.opening--
+	s.list = append(s.list, l)
 	if s.closed {
 		_ = l.conn.Close()
 	}
+	s.changed()
 }
+
+// loseLane lets go of a lane that has ended. What it carried ends, channel by channel; the bridge goes on with the others. It ends with its last lane, and
+// with one that held remote forwards: their loss cannot be told otherwise, and a client that still believes in them would wait for ever.
+func (b *bridge) loseLane(l *lane, why error) {
+	s := &b.lanes
+	s.mu.Lock()
+	at := slices.Index(s.list, l)
+	if at >= 0 {
+		s.list = slices.Delete(s.list, at, at+1)
+		s.changed()
+	}
+	last, listened, retired := len(s.list) == 0, l.listeners > 0, at < 0
+	s.mu.Unlock()
+	switch {
+	case retired:
+	case last || listened:
+		b.end(why)
+	default:
+		b.cfg.log.Warn("a lane was lost, the others go on", "err", why)
+	}
+}
+
+// muteLane ends a lane whose machine answers nothing any more.
+func (b *bridge) muteLane(l *lane) {
+	b.loseLane(l, errTargetMute)
+	_ = l.conn.Close()
+}
+
+// retireIdle closes a lane that has carried nothing for a while, unless it is the last.
+func (b *bridge) retireIdle(l *lane) {
+	check := time.NewTicker(b.lanes.idle / 2)
+	defer check.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-l.gone:
+			return
+		case <-check.C:
+			if b.lanes.retire(l) {
+				b.cfg.log.Debug("lane closed, it was idle")
+				_ = l.conn.Close()
+				return
+			}
+		}
+	}
+}
+
+// retire takes an idle lane out of the set.
+func (s *laneSet) retire(l *lane) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.Index(s.list, l)
+	if at < 0 || len(s.list) == 1 || l.busy() || time.Since(l.idleSince) < s.idle {
+		return false
+	}
+	s.list = slices.Delete(s.list, at, at+1)
+	s.changed()
+	return true
+}
+
+// busy reports whether anything is on the lane. The caller holds laneSet.mu.
+func (l *lane) busy() bool { return l.holds != [traffics]int{} || l.listeners > 0 }
 
 // close ends every lane, now or as soon as it is there.
 func (s *laneSet) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	if s.only != nil {
-		_ = s.only.conn.Close()
+	for _, l := range s.list {
+		_ = l.conn.Close()
 	}
+}
+
+// lost says why the lane's connection ended. It is to be asked when gone is closed.
+func (l *lane) lost(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", errTargetLeft, l.err)
 }

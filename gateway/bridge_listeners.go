@@ -27,6 +27,7 @@ func (b bind) String() string {
 // remoteForward is a listener on the machine that the client asked for.
 type remoteForward struct {
 	bind
+	via     *lane         // that was asked for it
 	anyPort bool          // asked for port 0, and the port given is not known (yet)
 	settled chan struct{} // closed when the client has the answer
 }

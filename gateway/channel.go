@@ -1,11 +1,11 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -58,11 +58,17 @@ type end struct {
 // codes, closing at the exit status loses output (golang/go#29733).
 type channel struct {
 	bridge *bridge
-	lane   *lane
 	info   *channelInfo
 	client end
-	target end
 	asked  *requestQueue // the client's requests
+	flow   meter
+
+	landed     atomic.Pointer[landing] // the machine's half, see target
+	prelude    prelude
+	placed     func()        // says that the machine's half changes no more
+	placedGate chan struct{} // closed by placed
+	moving     sync.Mutex
+	stayed     bool // guarded by moving: the machine has closed its half
 
 	started      func()        // opens the gate: the machine has been asked to run a program, and agreed
 	running      chan struct{} // the gate
@@ -111,28 +117,44 @@ func (b *bridge) openChannel(info *channelInfo, nc ssh.NewChannel, via *lane) (*
 	if err := rule.judge(b, info, nc.ExtraData()); err != nil {
 		return nil, err
 	}
-	mirrorOn := b.client.conn
-	if via == nil {
-		var err error
-		if via, err = b.laneFor(info.kind); err != nil {
-			return nil, err
-		}
-		mirrorOn = via.conn
+	if via != nil {
+		return b.openDown(info, nc, via)
 	}
-	mirror, mirrorReqs, err := mirrorOn.OpenChannel(info.kind, nc.ExtraData())
+	traffic := trafficOf(info.kind)
+	mirror, err := b.openUp(need{traffic: traffic, session: traffic == undecided}, info.kind, nc.ExtraData())
 	if err != nil {
 		return nil, err
 	}
 	ch, reqs, err := nc.Accept()
-	if err != nil { // the opener's connection is gone
-		_ = mirror.Close()
-		b.spawn(func() { ssh.DiscardRequests(mirrorReqs) })
+	if err != nil { // the client is gone
+		b.abandon(mirror.end, mirror.berth)
 		return nil, fmt.Errorf("accepting a %s channel: %w", info.kind, err)
 	}
-	if info.fromTarget {
-		return b.newChannel(info, via, end{mirror, mirrorReqs}, end{ch, reqs}), nil
+	return b.newChannel(info, end{ch, reqs}, mirror), nil
+}
+
+// openDown opens the mirror of a channel that the machine opens. It stays on the lane it came by.
+func (b *bridge) openDown(info *channelInfo, nc ssh.NewChannel, via *lane) (*channel, error) {
+	ch, reqs, err := b.client.conn.OpenChannel(info.kind, nc.ExtraData())
+	if err != nil {
+		return nil, err
 	}
-	return b.newChannel(info, via, end{ch, reqs}, end{mirror, mirrorReqs}), nil
+	at := b.holdOn(via, need{traffic: trafficOf(info.kind)})
+	half := end{ch, reqs}
+	if ch, reqs, err = nc.Accept(); err != nil { // the lane is gone
+		b.abandon(half, at)
+		return nil, fmt.Errorf("accepting a %s channel: %w", info.kind, err)
+	}
+	return b.newChannel(info, half, newLanding(at, end{ch, reqs})), nil
+}
+
+// abandon closes a half whose other half did not come to be, and gives the place back.
+func (b *bridge) abandon(half end, at *berth) {
+	_ = half.ch.Close()
+	b.spawn(func() {
+		ssh.DiscardRequests(half.reqs)
+		b.leave(at)
+	})
 }
 
 // refuseChannel says no: in the machine's own words where it was the machine, else in ours.
@@ -161,18 +183,22 @@ func forbids(r authz.Reason) bool {
 	return false
 }
 
-func (b *bridge) newChannel(info *channelInfo, via *lane, client, target end) *channel {
+func (b *bridge) newChannel(info *channelInfo, client end, target *landing) *channel {
 	c := &channel{
-		bridge: b, lane: via, info: info, client: client, target: target,
+		bridge: b, info: info, client: client, placedGate: make(chan struct{}),
 		running: make(chan struct{}), exited: make(chan struct{}),
 		clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
 		upDone: make(chan struct{}),
 	}
 	c.asked = b.newQueue(c.fromClient)
+	c.landed.Store(target)
+	c.prelude.over = b.lanes.limit == 1
+	c.placed = sync.OnceFunc(func() { close(c.placedGate) })
 	c.started = sync.OnceFunc(func() { close(c.running) })
 	c.exitReported = sync.OnceFunc(func() { close(c.exited) })
-	if !c.isSession() {
-		c.started() // other channels carry data from the start
+	if !c.isSession() { // other channels carry data from the start
+		c.placed()
+		c.started()
 	}
 	return c
 }
@@ -193,6 +219,7 @@ func (c *channel) run() {
 	b.spawnIn(&parts, c.carryUp)
 	b.spawnIn(&parts, c.carryDown)
 	parts.Wait()
+	b.leave(c.target().berth)
 
 	b.mu.Lock()
 	delete(b.open, c)
@@ -205,14 +232,33 @@ func (c *channel) run() {
 func (c *channel) carryUp() {
 	defer close(c.upDone)
 	if c.awaitProgram() {
-		_ = carry(c.target.ch, c.client.ch, smallCopy, func(n int) {
+		to := c.target()
+		_ = carry(to.ch, c.client.ch, smallCopy, func(n int) {
 			c.info.in.Add(int64(n))
 			c.bridge.heard.Add(1)
+			c.measure(to, n)
 		})
-		_ = c.target.ch.CloseWrite()
+		_ = to.ch.CloseWrite()
 	}
 	<-c.clientEnded
-	_ = c.target.ch.Close()
+	_ = c.target().ch.Close()
+}
+
+// measure counts what is carried toward the recognition of bulk.
+func (c *channel) measure(at *landing, n int) {
+	if c.bridge.lanes.limit > 1 && c.flow.add(n, time.Now) {
+		c.bridge.foundBulk(at.berth)
+	}
+}
+
+// awaitPlace waits until the machine's half changes no more. It has nothing to say before it runs a program.
+func (c *channel) awaitPlace() *landing {
+	select {
+	case <-c.placedGate:
+	case <-c.clientEnded:
+	case <-c.targetEnded:
+	}
+	return c.target()
 }
 
 // awaitProgram holds the client's data, and above all its end, until a program is there to read: sshd swallows an EOF that comes before "exec", and the
@@ -236,28 +282,34 @@ func (c *channel) awaitProgram() bool {
 
 // carryDown brings the machine's output to the client, then its end, then its close.
 func (c *channel) carryDown() {
-	count := func(n int) {
-		c.info.out.Add(int64(n))
-		c.lane.heard.Add(1)
-	}
 	var streams sync.WaitGroup
 	if c.isSession() { // extended data exists on sessions only (RFC 4254 §5.2)
 		c.bridge.spawnIn(&streams, func() {
 			c.giveNotice()
-			_ = carry(stderrOf{c}, c.target.ch.Stderr(), stderrCopy, count)
+			from := c.awaitPlace()
+			_ = carry(stderrOf{c}, from.ch.Stderr(), stderrCopy, func(n int) { c.countDown(from, n) })
 		})
 	}
-	_ = carry(c.client.ch, c.target.ch, smallCopy, count)
+	from := c.awaitPlace()
+	_ = carry(c.client.ch, from.ch, smallCopy, func(n int) { c.countDown(from, n) })
 	streams.Wait()
 	c.holdEOF()
 	if closedAlready(c.targetEnded) {
-		c.explainLoss() // while stderr is still open
+		c.asked.settle() // whether a program runs is known when its request has been answered
+		c.explainLoss()  // while stderr is still open
 	}
 	c.closeWriteToClient()
 	<-c.targetEnded
 	// A quick program is over before its "exec" has been answered here: the answer goes first. What else waits fails at once, its machine has closed.
 	c.asked.settle()
 	_ = c.client.ch.Close()
+}
+
+// countDown counts what the machine sent.
+func (c *channel) countDown(from *landing, n int) {
+	c.info.out.Add(int64(n))
+	from.berth.lane.heard.Add(1)
+	c.measure(from, n)
 }
 
 // holdEOF lets the exit status go first: the order in which sshd sends both is a matter of luck, and some clients read the status only until EOF.
@@ -289,15 +341,13 @@ func (c *channel) explainLoss() {
 	if !c.isSession() || closedAlready(c.exited) || closedAlready(c.clientEnded) || !closedAlready(c.running) {
 		return
 	}
+	via := c.target().berth.lane
 	// The library ends a lost connection's channels a moment before it says that the connection is lost.
 	moment := time.NewTimer(c.bridge.cfg.limits.eofHold)
 	defer moment.Stop()
 	select {
-	case <-c.lane.gone:
-		c.info.cause = fmt.Errorf("%w: %w", errTargetLeft, c.lane.err)
-		if cause := context.Cause(c.bridge.ctx); cause != nil {
-			c.info.cause = cause
-		}
+	case <-via.gone:
+		c.info.cause = via.lost(c.bridge.ctx)
 		c.tell(c.bridge.cfg.text(c.info.cause))
 	case <-moment.C:
 	}
@@ -315,7 +365,7 @@ func (c *channel) pressTarget() {
 		}
 		now := c.info.in.Load()
 		if now == before {
-			_ = c.target.ch.Close() // answered with the machine's own close, which frees the blocked write
+			_ = c.target().ch.Close() // answered with the machine's own close, which frees the blocked write
 			return
 		}
 		before = now

@@ -55,9 +55,11 @@ func (v *visit) join(client leg, up *upstream) error {
 	defer up.close()
 	v.recheck(v.conn.srv.rules.Load()) // a reload may have come during the login
 	r := v.current()
-	err := runBridge(v.ctx, client, up.wait, bridgeConfig{
+	limits := v.conn.srv.cfg.Limits
+	ships := &fleet{visit: v, first: up}
+	err := runBridge(v.ctx, client, ships.next, bridgeConfig{
 		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice,
-		limits: bridgeLimits{keepalive: v.conn.srv.cfg.Limits.Keepalive},
+		limits: bridgeLimits{keepalive: limits.Keepalive, lanes: limits.LanesPerConnection, laneIdle: limits.LaneIdle, channels: limits.ChannelsPerConnection},
 	})
 	return cutCause(v.ctx, err)
 }

@@ -150,20 +150,22 @@ func (b *bridge) startForward(req *ssh.Request) {
 		b.refuseGlobal(req, err)
 		return
 	}
-	via, err := b.laneFor(req.Type)
+	via, err := b.listenOn()
 	if err != nil {
 		b.refuseGlobal(req, err)
 		return
 	}
-	f := &remoteForward{bind: at, anyPort: !at.socket && at.port == 0, settled: make(chan struct{})}
+	f := &remoteForward{bind: at, via: via, anyPort: !at.socket && at.port == 0, settled: make(chan struct{})}
 	defer close(f.settled)
 	if !b.forwards.add(f) {
+		b.unlisten(via)
 		b.refuseGlobal(req, errors.New("too many remote forwards"))
 		return
 	}
 	ok, answer, err := via.conn.SendRequest(req.Type, req.WantReply, req.Payload)
 	if err != nil || !ok && req.WantReply {
 		b.forwards.remove(f)
+		b.unlisten(via)
 	} else if f.anyPort && len(answer) >= 4 {
 		var given struct {
 			Port uint32
@@ -185,14 +187,10 @@ func (b *bridge) cancelForward(req *ssh.Request) {
 		_ = req.Reply(false, nil)
 		return
 	}
-	via, err := b.laneFor(req.Type)
-	if err != nil {
-		b.refuseGlobal(req, err)
-		return
-	}
-	ok, answer, err := via.conn.SendRequest(req.Type, req.WantReply, req.Payload)
+	ok, answer, err := f.via.conn.SendRequest(req.Type, req.WantReply, req.Payload)
 	if ok || !req.WantReply {
 		b.forwards.remove(f)
+		b.unlisten(f.via)
 	}
 	_ = req.Reply(ok && err == nil, answer)
 }

@@ -28,6 +28,16 @@ type Limits struct {
 	ConnectionsPerPerson int // 128
 	// MachinesPerConnection bounds the jumps and ports open at once on one connection.
 	MachinesPerConnection int // 64
+	// ChannelsPerConnection bounds the channels open at once on one machine through one connection. A browser behind -D opens a hundred.
+	ChannelsPerConnection int // 256
+	// LanesPerConnection bounds the upstream connections, each a Session Manager session, that one connection to a machine may have: bulk gets its own, apart from
+	// where somebody types. With 1 everything shares one, and nothing below applies.
+	LanesPerConnection int // 8
+	// LanesPerPerson and LanesPerMachine bound the lanes beside the first of each connection. A connection that finds no room shares what it has.
+	LanesPerPerson  int // 32
+	LanesPerMachine int // 32
+	// LaneIdle is how long a lane that carries nothing stays open, if it is not the only one.
+	LaneIdle time.Duration // 60 s
 	// ResolveTimeout bounds finding a machine by its name.
 	ResolveTimeout time.Duration // 15 s
 	// ConnectTimeout bounds opening the Session Manager session, and then again logging in to the machine.
@@ -54,6 +64,11 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Connections, 4096)
 	fill(&l.ConnectionsPerPerson, 128)
 	fill(&l.MachinesPerConnection, 64)
+	fill(&l.ChannelsPerConnection, 256)
+	fill(&l.LanesPerConnection, 8)
+	fill(&l.LanesPerPerson, 32)
+	fill(&l.LanesPerMachine, 32)
+	fill(&l.LaneIdle, 60*time.Second)
 	fill(&l.ResolveTimeout, 15*time.Second)
 	fill(&l.ConnectTimeout, 60*time.Second)
 	fill(&l.BannerTimeout, 12*time.Second)

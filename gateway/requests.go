@@ -221,23 +221,37 @@ var hopRequests = map[string]requestHandler{
 
 // serveClient handles the client's requests until it has closed the channel.
 func (c *channel) serveClient() {
-	c.serve(c.client.reqs, nil, c.asked)
+	c.serve(c.client.reqs, nil, nil, c.asked)
 	close(c.clientEnded)
 	c.pressTarget()
 }
 
 // serveTarget handles the machine's requests until it has closed the channel.
 func (c *channel) serveTarget() {
-	c.serve(c.target.reqs, c.lane, c.bridge.newQueue(c.fromTarget))
-	close(c.targetEnded)
+	for at := c.target(); ; at = c.target() {
+		c.serve(at.reqs, at.left, at.berth.lane, c.bridge.newQueue(c.fromTarget))
+		if c.stay(at) {
+			close(c.targetEnded)
+			return
+		}
+	}
 }
 
-func (c *channel) serve(reqs <-chan *ssh.Request, via *lane, queue *requestQueue) {
-	for req := range reqs {
-		c.bridge.sign(via)
-		c.bridge.enqueue(queue, req)
+// serve takes requests until there are no more, or until left is closed.
+func (c *channel) serve(reqs <-chan *ssh.Request, left <-chan struct{}, via *lane, queue *requestQueue) {
+	defer queue.settle()
+	for {
+		select {
+		case req, ok := <-reqs:
+			if !ok {
+				return
+			}
+			c.bridge.sign(via)
+			c.bridge.enqueue(queue, req)
+		case <-left:
+			return
+		}
 	}
-	queue.settle()
 }
 
 func (c *channel) fromClient(req *ssh.Request) { c.treat(req, clientRequests, (*channel).passUp) }
@@ -260,19 +274,24 @@ func (c *channel) treat(req *ssh.Request, catalog map[string]requestHandler, pas
 }
 
 // passUp relays a request to the machine and the answer back.
-func (c *channel) passUp(req *ssh.Request) { relayRequest(c.target.ch, req) }
+func (c *channel) passUp(req *ssh.Request) {
+	if relayRequest(c.target().ch, req) {
+		c.prelude.note(req)
+	}
+}
 
 // passDown relays a request to the client and the answer back.
-func (c *channel) passDown(req *ssh.Request) { relayRequest(c.client.ch, req) }
+func (c *channel) passDown(req *ssh.Request) { _ = relayRequest(c.client.ch, req) }
 
 // answerHere is the failure that goes no further.
 func (c *channel) answerHere(req *ssh.Request) { _ = req.Reply(false, nil) }
 
 // relayRequest passes a request on as it came, also whether it wants an answer (Dropbear's exec does not). The limit of the wait is the life of the
-// connection, which keepalives watch.
-func relayRequest(to ssh.Channel, req *ssh.Request) {
+// connection, which keepalives watch. It reports whether the request has been agreed to, or needs no answer.
+func relayRequest(to ssh.Channel, req *ssh.Request) bool {
 	ok, err := to.SendRequest(req.Type, req.WantReply, req.Payload)
 	_ = req.Reply(ok && err == nil, nil)
+	return err == nil && (ok || !req.WantReply)
 }
 
 // notGranted is the refusal for what the key or certificate itself does not allow.

@@ -22,6 +22,7 @@ type Server struct {
 	rules    atomic.Pointer[rules]
 	startups *startups
 	seats    *seats
+	lanes    *laneSeats
 	beside   *lru.Cache[string, struct{}] // fingerprints of unknown keys that were offered by clients who then proved a good one
 
 	cut context.CancelCauseFunc // ends every connection at once
@@ -59,6 +60,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:       cfg,
 		startups:  newStartups(cfg.Limits),
 		seats:     newSeats(cfg.Limits),
+		lanes:     newLaneSeats(cfg.Limits),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 	}

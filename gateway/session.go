@@ -149,11 +149,12 @@ func (c *channel) askProgram(req *ssh.Request) {
 		c.refuseProgram(req, asked, err)
 		return
 	}
+	c.settleLane(run)
 	if force != "" {
 		c.passOriginal(asked)
 	}
 	c.bridge.cfg.watch.channelRequest(c.info, run.request, run.command)
-	agreed, err := c.target.ch.SendRequest(run.request, req.WantReply, run.payload())
+	agreed, err := c.target().ch.SendRequest(run.request, req.WantReply, run.payload())
 	_ = req.Reply(agreed && err == nil, nil)
 	if err == nil && (agreed || !req.WantReply) {
 		c.started()
@@ -166,7 +167,7 @@ func (c *channel) passOriginal(asked program) {
 	c.bridge.cfg.watch.channelRequest(c.info, asked.request+replacedSuffix, asked.command)
 	if asked.command != "" {
 		variable := struct{ Name, Value string }{originalCommand, asked.command}
-		_, _ = c.target.ch.SendRequest("env", false, ssh.Marshal(variable))
+		_, _ = c.target().ch.SendRequest("env", false, ssh.Marshal(variable))
 	}
 }
 

@@ -21,8 +21,8 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// upstream is the gateway's own SSH connection to the sshd of a machine, through a Session Manager session. It is made for one stay and never shared:
-// agent, X11 and remote forwards belong to one connection.
+// upstream is one SSH connection of the gateway's own to the sshd of a machine, through a Session Manager session. It is made for one stay and never shared:
+// agent, X11 and remote forwards belong to one connection. A stay may have several: see fleet.
 //
 // What can be done at the same time is: openUpstream begins StartSession as soon as policy has said yes, while the person still logs in; login, when the OS
 // user is known, begins the key push, which meanwhile runs beside key exchange. Only the authentication waits for it.
@@ -39,6 +39,7 @@ type upstream struct {
 
 	tasks  sync.WaitGroup
 	banner atomic.Pointer[string]
+	fate   atomic.Pointer[authz.Refusal] // what Session Manager ended the session for
 }
 
 // openUpstream begins to open a session to the machine. close must follow.
@@ -79,12 +80,19 @@ func (u *upstream) wait(ctx context.Context) (leg, error) {
 
 // close ends the connection or the attempt, politely towards AWS, and waits for both.
 func (u *upstream) close() {
+	u.end()
+	if u.err == nil {
+		// Nobody may have taken the leg over; its streams must be emptied for the library's loops to end.
+		discardLeg(u.leg)
+	}
+}
+
+// end is close for a connection whose streams somebody serves.
+func (u *upstream) end() {
 	u.cancel(io.ErrClosedPipe)
 	u.tasks.Wait()
 	if u.err == nil {
 		_ = u.leg.conn.Close()
-		// Nobody may have taken the leg over; its streams must be emptied for the library's loops to end.
-		discardLeg(u.leg)
 	}
 }
 
@@ -99,7 +107,7 @@ func (u *upstream) notice() string {
 // open does the three steps: session, OS user, SSH. A machine that showed a key of another type than those just learned gets a second try, in which a type
 // that is known is negotiated.
 func (u *upstream) open(ctx context.Context) (leg, error) {
-	key, err := ephemeralKey()
+	key, err := u.visit.key.key()
 	if err != nil {
 		return leg{}, err
 	}
@@ -136,15 +144,31 @@ func (u *upstream) attempt(ctx context.Context, key ssh.Signer) (leg, error) {
 	e.SessionID, e.HostKey, e.HostKeyHow, e.PushedKey = sessionID, seen.hostKey, seen.how, ssh.FingerprintSHA256(key.PublicKey())
 	u.srv.record(e)
 	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "host_key", seen.hostKey, "host_key_how", seen.how)
+	up.conn = &fatedConn{up.conn, u}
 	return up, nil
 }
 
-// lost ends the stay when Session Manager ends the session under a live connection, so that the person's sessions are told why.
+// lost notes why Session Manager ended the session under a live connection, so that the person's sessions are told.
 func (u *upstream) lost(err error) {
 	var ended *ssmproto.SessionEndedError
 	if errors.As(err, &ended) {
-		u.visit.cancel(&authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: u.route.named, Detail: ended.Output, Cause: err})
+		u.fate.Store(&authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: u.route.named, Detail: ended.Output, Cause: err})
 	}
+}
+
+// fatedConn is a connection to a machine that knows more about its end than that bytes stopped coming.
+type fatedConn struct {
+	ssh.Conn
+	up *upstream
+}
+
+// Wait implements ssh.Conn. The error is an *authz.Refusal, so that a person is told of a lost connection in words.
+func (c *fatedConn) Wait() error {
+	err := c.Conn.Wait()
+	if fate := c.up.fate.Load(); fate != nil {
+		return fate
+	}
+	return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: c.up.route.named, Detail: "the connection to the machine was lost", Cause: err}
 }
 
 // shown is what the machine showed of itself.
@@ -262,14 +286,17 @@ func (p *pushing) failed() error {
 	}
 }
 
-// push lets the key in for a minute, beside everything else.
+// push lets the key in for a minute, beside everything else, unless it is in already.
 func (u *upstream) push(ctx context.Context, r route, key ssh.Signer) *pushing {
 	p := &pushing{done: make(chan struct{})}
 	u.tasks.Go(func() {
 		defer close(p.done)
 		defer logPanic(u.visit.log, "key push")
 		p.err = errors.New("the key push did not finish") // unless it does
-		if err := u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key.PublicKey()); err != nil {
+		err := u.visit.key.push(ctx, r.role, r.osUser, func() error {
+			return u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key.PublicKey())
+		})
+		if err != nil {
 			p.err = fmt.Errorf("push a key for %s to %s: %w", r.osUser, r.target.ID, err)
 			return
 		}
@@ -295,7 +322,7 @@ func (u *upstream) console(r route) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) { return reader.ConsoleOutput(ctx, r.role, r.target) }
 }
 
-// ephemeralKey makes the key for one login. It lives in memory only. Ed25519, because the machine's side takes nothing else but RSA.
+// ephemeralKey makes the key for the logins of one stay. It lives in memory only. Ed25519, because the machine's side takes nothing else but RSA.
 func ephemeralKey() (ssh.Signer, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

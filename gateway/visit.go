@@ -26,6 +26,7 @@ type visit struct {
 	began  time.Time
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	key    *pushedKey // for the logins to the machine
 
 	mu      sync.Mutex
 	route   route // the OS user and what follows from it are filled in once, at the inner login
@@ -46,7 +47,7 @@ const asksKept = 1024
 
 // newVisit registers a stay. end must follow.
 func (c *conn) newVisit(r route, mode, ref string) *visit {
-	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), route: r, allowed: map[granted]struct{}{}}
+	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), key: newPushedKey(), route: r, allowed: map[granted]struct{}{}}
 	v.log = c.log.With("ref", ref, "target", r.named, "instance", r.target.Place())
 	v.ctx, v.cancel = context.WithCancelCause(c.ctx)
 	v.shorten(r.obligations.MaxSession)

@@ -24,7 +24,6 @@ type fileConfig struct {
 	Policies   []string `toml:"policies"`
 	Revoked    []string `toml:"revoked_keys"`
 	SSHPorts   []int    `toml:"ssh_ports"`
-	OSUser     string   `toml:"passthrough_os_user"`
 	PublicName string   `toml:"public_name"`
 
 	AWS      awsConfig         `toml:"aws"`
@@ -70,6 +69,10 @@ type limitsConfig struct {
 	MaxPerPerson           int      `toml:"max_connections_per_person"`
 	MaxMachines            int      `toml:"max_machines_per_connection"`
 	MaxChannels            int      `toml:"max_channels_per_connection"`
+	MaxLanes               int      `toml:"max_lanes_per_connection"`
+	MaxLanesPerPerson      int      `toml:"max_lanes_per_person"`
+	MaxLanesPerMachine     int      `toml:"max_lanes_per_machine"`
+	LaneIdle               duration `toml:"lane_idle"`
 	AuthTries              int      `toml:"auth_tries"`
 	LoginGrace             duration `toml:"login_grace"`
 	ConnectTimeout         duration `toml:"connect_timeout"`

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// berth is one channel's place on a lane. It is made by bridge.place and ends with bridge.leave.
+type berth struct {
+	lane    *lane
+	traffic traffic // guarded by laneSet.mu
+	session bool
+}
+
+// need is what a channel asks of the lane it goes to.
+type need struct {
+	traffic traffic
+	session bool
+	from    *berth // where it is now, if it is somewhere
+	avoid   *lane  // which has just refused it
+}
+
+// patience tells how long a channel with this need waits for a lane that suits it before it takes one that does not.
+func (s *laneSet) patience(n need) time.Duration {
+	switch {
+	case n.avoid != nil:
+		return 10 * s.wait // nothing else is left to it
+	case n.session && n.traffic != undecided:
+		return s.wait
+	}
+	return 0 // forwards: a page behind -D opens dozens, and most carry little
+}
+
+// place decides which upstream connection serves a channel, and counts it there. Channels on which somebody types go together, and apart from
+// everything else; a transfer gets a lane of its own, while there are any to be had; everything goes to the least busy lane that suits it. Where none
+// does, another is opened, and the channel waits a moment for it, or makes do.
+//
+// The first need opens the first lane, and waits for that as long as it takes.
+func (b *bridge) place(n need) (*berth, error) {
+	s := &b.lanes
+	patience := time.NewTimer(s.patience(n))
+	defer patience.Stop()
+	patient := s.patience(n) > 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting++
+	defer func() { s.waiting-- }()
+	for {
+		if s.err != nil {
+			return nil, s.err
+		}
+		best, suits := s.pick(n)
+		if !suits && s.opening < s.waiting && (s.opening == 0 || len(s.list) > 0) { // the first one alone shows whether there is a way at all
+			b.openLane()
+		}
+		switch settled := !patient || s.opening == 0; {
+		case best != nil && (suits || settled):
+			return s.hold(best, n), nil
+		case n.avoid != nil && settled:
+			return nil, errNoLane
+		}
+		turn := s.turn
+		s.mu.Unlock()
+		select {
+		case <-turn:
+		case <-patience.C:
+			patient = false
+		case <-b.ctx.Done():
+			s.mu.Lock()
+			return nil, context.Cause(b.ctx)
+		}
+		s.mu.Lock()
+	}
+}
+
+// errNoLane is why a channel that one lane has refused found no other.
+var errNoLane = errors.New("no other lane")
+
+// pick gives the least costly lane for a need, nil if there is none, and whether it suits. The caller holds mu.
+func (s *laneSet) pick(n need) (best *lane, suits bool) {
+	least := 0
+	for _, l := range s.list {
+		here := n.from != nil && n.from.lane == l
+		if l == n.avoid || n.session && !here && l.most > 0 && l.sessions >= l.most {
+			continue
+		}
+		cost, fits := l.cost(n)
+		if !fits {
+			cost += 1 << 20
+		}
+		if best == nil || cost < least {
+			best, least, suits = l, cost, fits
+		}
+	}
+	if best == nil && n.avoid == nil && len(s.list) > 0 {
+		return s.list[0], false // every lane is full: the machine shall say so itself
+	}
+	return best, suits
+}
+
+// cost tells how busy the lane is in the eyes of a need, and whether it suits. The caller holds laneSet.mu.
+func (l *lane) cost(n need) (cost int, suits bool) {
+	holds := l.holds
+	if n.from != nil && n.from.lane == l {
+		holds[n.from.traffic]--
+	}
+	all := holds[undecided] + holds[typing] + holds[other] + holds[bulk]
+	switch n.traffic {
+	case typing:
+		if holds[typing] == 0 {
+			cost = 1 // an empty lane is kept for a transfer
+		}
+		return cost + 100*holds[bulk] + 10*holds[other], holds[bulk]+holds[other] == 0
+	case other:
+		return 1000*holds[typing] + 100*holds[bulk] + all, holds[typing]+holds[bulk] == 0
+	case bulk:
+		return 1000*holds[typing] + 100*holds[bulk] + all, holds[typing]+holds[bulk]+holds[other] == 0
+	}
+	return 10*holds[bulk] + all, true // where it begins matters little: see channel.settleLane
+}
+
+// hold counts a channel on l. The caller holds mu.
+func (s *laneSet) hold(l *lane, n need) *berth {
+	l.holds[n.traffic]++
+	if n.session {
+		l.sessions++
+	}
+	return &berth{lane: l, traffic: n.traffic, session: n.session}
+}
+
+// holdOn counts a channel on a lane that is not to be chosen.
+func (b *bridge) holdOn(l *lane, n need) *berth {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	return b.lanes.hold(l, n)
+}
+
+// leave gives a place back.
+func (b *bridge) leave(at *berth) {
+	s := &b.lanes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := at.lane
+	l.holds[at.traffic]--
+	if at.session {
+		l.sessions--
+	}
+	l.settle()
+	s.changed()
+}
+
+// settle notes when the lane has become idle. The caller holds laneSet.mu.
+func (l *lane) settle() {
+	if !l.busy() {
+		l.idleSince = time.Now()
+	}
+}
+
+// foundBulk notes that what is at a place turned out to be a transfer. If others are on that lane, another lane is opened beside, so that what comes next
+// need not wait for one.
+func (b *bridge) foundBulk(at *berth) {
+	s := &b.lanes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.traffic != other { // a terminal may show much; a transfer has been one before
+		return
+	}
+	at.lane.holds[other]--
+	at.lane.holds[bulk]++
+	at.traffic = bulk
+	for _, l := range s.list {
+		if !l.busy() {
+			return
+		}
+	}
+	if _, alone := at.lane.cost(need{traffic: bulk, from: at}); !alone && s.opening == 0 {
+		b.openLane()
+	}
+}
+
+// listenOn decides which lane a remote forward is asked for on, and keeps that lane. unlisten must follow.
+func (b *bridge) listenOn() (*lane, error) {
+	at, err := b.place(need{traffic: undecided})
+	if err != nil {
+		return nil, err
+	}
+	b.lanes.mu.Lock()
+	at.lane.listeners++
+	b.lanes.mu.Unlock()
+	b.leave(at)
+	return at.lane, nil
+}
+
+func (b *bridge) unlisten(l *lane) {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	l.listeners--
+	l.settle()
+}
+
+// openUp opens the mirror of a client's channel on a lane. A session that the machine does not take beside those it has on that lane (MaxSessions of
+// sshd_config(5)) goes to another.
+func (b *bridge) openUp(n need, kind string, payload []byte) (*landing, error) {
+	var refusal error
+	for {
+		at, err := b.place(n)
+		if err != nil {
+			if refusal != nil {
+				return nil, refusal
+			}
+			return nil, err
+		}
+		if n.from != nil && at.lane == n.from.lane {
+			b.leave(at)
+			return nil, errNoLane
+		}
+		ch, reqs, err := at.lane.conn.OpenChannel(kind, payload)
+		if err == nil {
+			return newLanding(at, end{ch, reqs}), nil
+		}
+		again := n.avoid == nil && b.mayGoElsewhere(at, err)
+		b.leave(at)
+		if !again {
+			return nil, err
+		}
+		n.avoid, refusal = at.lane, err
+	}
+}
+
+// mayGoElsewhere tells whether a channel that was refused on one lane may be taken on another: where the lane has ended, or has all the sessions it may.
+func (b *bridge) mayGoElsewhere(at *berth, err error) bool {
+	var refusal *ssh.OpenChannelError
+	if !errors.As(err, &refusal) {
+		return b.lanes.limit > 1
+	}
+	s := &b.lanes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	beside := at.lane.sessions - 1
+	if !at.session || beside == 0 { // alone on its lane, it is the machine's last word
+		return false
+	}
+	at.lane.most = beside
+	return s.limit > 1
+}
