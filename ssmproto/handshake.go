@@ -56,6 +56,9 @@ type PortProperties struct {
 	LocalPortNumber string `json:"localPortNumber"`
 	Type            string `json:"type"`
 	Host            string `json:"host"`
+	// LocalConnectionType is "unix" where a document wants the client to listen at LocalUnixSocket instead of a port.
+	LocalConnectionType string `json:"localConnectionType"`
+	LocalUnixSocket     string `json:"localUnixSocket"`
 }
 
 // HandshakeResponse is the client's answer (SPEC.md §5.3).
