@@ -1,0 +1,170 @@
+package stripe
+
+import "math"
+
+// Extensions that change nothing, and those that change neither the size of a file nor what a name stands for. Every other is taken to change everything.
+var (
+	asking = map[string]bool{
+		"statvfs@openssh.com": true, "fstatvfs@openssh.com": true, "limits@openssh.com": true, "expand-path@openssh.com": true,
+		"users-groups-by-id@openssh.com": true, "home-directory": true,
+	}
+	harmless = map[string]bool{"fsync@openssh.com": true, "lsetstat@openssh.com": true}
+	renaming = map[string]bool{"posix-rename@openssh.com": true, "hardlink@openssh.com": true}
+)
+
+// fromTheClient takes the client's next request, or keeps it until those it conflicts with are done.
+func (p *Proxy) fromTheClient(pkt *packet) {
+	o := p.classify(pkt)
+	if p.mustWait(o) {
+		p.held = pkt
+		return
+	}
+	p.accept(o, pkt)
+}
+
+// classify says what a request may see and change. What cannot be read may do everything, and goes to the first lane as it is.
+func (p *Proxy) classify(pkt *packet) *op {
+	id, ok := pkt.id()
+	o := &op{kind: modify, id: id, pinned: true}
+	if !ok {
+		o.mute = true
+		return o
+	}
+	switch pkt.typ() {
+	case typRead, typWrite:
+		p.classifyAccess(o, pkt)
+	case typClose:
+		o.kind, o.closes = neutral, true
+		if h, err := parseString(pkt.body()); err == nil {
+			o.file = p.files[string(h)]
+		}
+		if f := o.file; f != nil && f.striped {
+			o.pinned = false
+			if f.writes {
+				o.kind = modify
+			}
+		}
+	case typOpen:
+		path, flags, err := parseOpen(pkt.body())
+		o.opens = &opening{path: path, flags: flags}
+		o.sizes = err != nil || flags&openTrunc != 0
+		if err == nil && flags&(openCreate|openTrunc) == 0 {
+			o.kind = query
+		}
+	case typLstat, typFstat, typOpendir, typReaddir, typRealpath, typStat, typReadlink:
+		o.kind = query
+	case typSetstat, typFsetstat:
+		o.sizes = setsSize(pkt.body())
+	case typMkdir:
+	case typRemove, typRmdir, typRename, typSymlink:
+		o.moves = true
+	case typExtended:
+		c := cursor{b: pkt.body()}
+		name := string(c.str())
+		o.moves = !harmless[name]
+		o.sizes = o.moves && !renaming[name]
+		if asking[name] {
+			o.kind, o.moves, o.sizes = query, false, false
+		}
+	default:
+		o.mute, o.moves, o.sizes = true, true, true // OpenSSH's server does not answer these
+	}
+	return o
+}
+
+func (p *Proxy) classifyAccess(o *op, pkt *packet) {
+	a, err := parseAccess(pkt.typ(), pkt.body())
+	if err != nil {
+		return
+	}
+	o.kind, o.off, o.end = read, a.off, a.off+uint64(a.n)
+	o.file = p.files[string(a.handle)]
+	if pkt.typ() == typWrite {
+		o.kind = write
+		if o.file == nil {
+			o.off, o.end = 0, math.MaxUint64 // the file may be open for appending
+		}
+	}
+	if o.file != nil {
+		o.pinned = !o.file.striped
+	}
+}
+
+// accept starts a request that nothing stands in the way of.
+func (p *Proxy) accept(o *op, pkt *packet) {
+	p.expect(o)
+	if o.mute {
+		if pkt.typ() != typInit {
+			p.disable("the client sends requests that SFTP 3 does not have")
+		}
+		p.first.out.put(pkt)
+		return
+	}
+	p.begin(o)
+	switch {
+	case o.closes && !o.pinned:
+		p.closeFile(o, pkt)
+	case !o.pinned:
+		p.stripe(o, pkt)
+	default:
+		if o.opens != nil {
+			o.opens.path = append([]byte(nil), o.opens.path...)
+		}
+		if o.closes && o.file != nil {
+			p.forget(o.file)
+		}
+		if o.kind == read || o.kind == write {
+			o.file.goes(o)
+		}
+		id := p.freeID(p.first, o.id)
+		pkt.setID(id)
+		p.send(p.first, o, id, pkt)
+	}
+}
+
+// expect prepares what is known of files for what o may change.
+func (p *Proxy) expect(o *op) {
+	if o.kind != write && o.kind != modify {
+		return
+	}
+	for _, f := range p.files {
+		p.dropChunks(f)
+		if o.sizes {
+			f.sized()
+		}
+		if o.moves && !f.striped {
+			p.leaveAlone(f, "names changed before the lanes had opened the file")
+		}
+	}
+}
+
+// answeredPinned passes the first lane's answer on, and learns from it.
+func (p *Proxy) answeredPinned(o *op, pkt *packet) {
+	switch typ := pkt.typ(); {
+	case o.opens != nil && typ == typHandle:
+		if h, err := parseString(pkt.body()); err == nil {
+			p.watch(o.opens, h)
+		}
+	case o.file == nil:
+	case o.kind == read && typ == typData:
+		o.file.read += int64(len(pkt.body()) - 4)
+	case o.kind == write && typ == typStatus:
+		if code, _, err := parseStatus(pkt.body()); err == nil && code == statusOK {
+			o.file.written += int64(o.end - o.off)
+		} else {
+			p.leaveAlone(o.file, "a write failed before the file was striped")
+		}
+	}
+	p.deliver(o, pkt)
+}
+
+// deliver gives the client its answer.
+func (p *Proxy) deliver(o *op, pkt *packet) {
+	pkt.setID(o.id)
+	p.done(o)
+	if o.pkt != nil {
+		o.pkt.release()
+		o.pkt = nil
+	}
+	p.toClient.put(pkt)
+}

@@ -1,0 +1,37 @@
+// Package stripe spreads the SFTP traffic of one client over several SFTP streams to the same server: lanes.
+//
+// A Proxy stands between a client's stream and the first lane, and forwards every request and answer there as it came, byte for byte and in order,
+// extensions it has never heard of included. A file that turns out to be large is opened on further lanes too, and from then on its READs and
+// WRITEs go to whichever lane has room. It knows SFTP version 3 (draft-ietf-secsh-filexfer-02) and nothing of SSH or of clouds.
+//
+// # What is promised
+//
+// The client gets the answers that the server alone would have given, had nobody but the client touched the files. Answers may come in another order,
+// as version 3 allows. In particular:
+//
+//   - A WRITE is answered when the server that did it has answered, never earlier. fsync@openssh.com, CLOSE, FSTAT and everything else that
+//     is not a READ or WRITE waits for the striped requests it could see or disturb, and goes to the first lane. Overlapping ranges keep their order, even
+//     across files, as two names may be one file.
+//   - Only a regular file that is open for reading alone or for writing alone, and not for appending, is striped. Further lanes open it by the
+//     same name, with no flag that creates or truncates, and are used only if FSTAT shows there what it shows on the first lane (type, mode, owner,
+//     size, time of change). Writing stands still for that comparison.
+//   - Any answer of a further lane but data in full, data up to the end of the file, or "written" is not believed: the first lane is asked again.
+//   - At CLOSE the comparison is repeated. If a lane sees another file the answer is a failure with a sentence, whatever the server said.
+//   - A lane that dies has its unanswered requests done again by others. The machine may still carry out a WRITE it had received; that does no
+//     harm while the same bytes belong there. Where the client has since written the same range or set the size, CLOSE fails.
+//   - An upload that ends early (no space, a client that leaves, a lost connection) leaves the part before the first hole and nothing behind it, as one
+//     server would, because clients resume at the size they find. This takes a lane that still answers: after the sudden death of the whole
+//     process an interrupted upload may have holes within the last windows' worth of bytes.
+//
+// What is not promised: that something else that changes the file during the transfer is seen at the moment the client asks. Data may have been read
+// ahead, up to two seconds earlier; any request of the same client that may change a file throws it away. Times of last access may differ.
+// Two files of the same size, owner, mode and second of change that take each other's place within one round trip are told apart only by
+// what is written to them.
+//
+// In every case of doubt the file stays on the first lane, and the log has the reason.
+//
+// # Memory
+//
+// One stream holds at most 4 MiB of WRITEs that wait for a lane, Config.LaneWindow per lane of WRITEs without an answer, Config.ReadAhead of data read ahead,
+// 1 MiB of unsent answers, and a packet (at most 1 MiB, usually 32 or 256 KiB) per stream that is being read.
+package stripe

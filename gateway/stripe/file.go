@@ -1,0 +1,270 @@
+package stripe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math"
+)
+
+var errUnclosed = errors.New("stripe: the stream ended before the file was closed")
+
+// span is a range of a file.
+type span struct{ off, end uint64 }
+
+// file is an open file that may be worth striping: opened for reading or for writing alone, and not for appending.
+type file struct {
+	path   []byte
+	handle []byte // the first lane's, which the client knows
+	writes bool
+
+	asked   int64 // bytes the client asked for or gave
+	next    uint64
+	run     int  // requests in a row that began where the one before ended
+	inOrder bool // all of them did
+
+	known    bool // the first lane says it is a regular file
+	inquired bool
+	off      string // why no further lane opens it
+	on       []*attachment
+	striped  bool // further lanes have it
+	checking bool // views are being compared
+	holding  bool // counted in Proxy.verifying
+	base     view // when it was first striped
+	most     int  // lanes that had it at a time
+
+	read, written int64
+	acked         uint64 // end of the farthest write that was confirmed while striped
+	failed        uint64 // start of the nearest that was refused; MaxUint64 if none was
+	lost          []span // writes that a lost lane may still carry out
+	lostLane      bool
+	doubt         string // why the file may be wrong
+
+	chunks map[uint64]*chunk // read ahead, by offset
+	ahead  uint64            // end of what was asked for or read ahead
+	length uint32            // of the client's last READ
+}
+
+// attachment is a file opened on a further lane.
+type attachment struct {
+	lane     *lane
+	handle   []byte // nil until the lane has answered
+	verified bool   // its view agreed with the first lane's
+	dropped  bool   // close it as soon as it is open
+}
+
+// watch notes an open file if it is of the kind that may be striped.
+func (p *Proxy) watch(o *opening, handle []byte) {
+	access := o.flags & (openRead | openWrite)
+	if p.cfg.MaxLanes < 2 || p.off != "" || p.version == nil || len(p.files) >= maxFiles || len(handle) > maxHandle {
+		return
+	}
+	if p.files[string(handle)] != nil {
+		p.disable("the server gave one handle twice")
+		return
+	}
+	if access == openRead|openWrite || access == 0 || o.flags&openAppend != 0 || o.flags&^openKnown != 0 {
+		return
+	}
+	p.files[string(handle)] = &file{
+		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, inOrder: true, failed: math.MaxUint64,
+	}
+}
+
+// goes notes which range the client goes to.
+func (f *file) goes(o *op) {
+	if f == nil {
+		return
+	}
+	if f.asked > 0 && o.off != f.next {
+		f.run, f.inOrder = 0, false
+	}
+	f.run++
+	f.asked += int64(min(o.end-o.off, maxPacket))
+	f.next = o.end
+}
+
+// sized notes that the file may be given another size by something else than its writes.
+func (f *file) sized() {
+	f.inOrder, f.acked = false, 0
+	f.failed = math.MaxUint64
+	if len(f.lost) > 0 {
+		f.doubt = "a lane was lost with writes unanswered, and the file's size was set afterwards"
+	}
+}
+
+// promote takes a file one step nearer to being striped, if it is worth it.
+func (p *Proxy) promote(ctx context.Context, f *file) {
+	if f.off != "" || f.asked < p.cfg.Bulk || f.checking {
+		return
+	}
+	if p.off != "" || p.clientEnded != nil {
+		p.release(f)
+		return
+	}
+	switch {
+	case !f.inquired:
+		f.inquired = true
+		p.ask(p.first, func(id uint32) []byte { return appendOnHandle(nil, typFstat, id, f.handle) }, func(pkt *packet, err error) {
+			p.inquired(f, pkt, err)
+		})
+		return
+	case !f.known:
+		return
+	}
+	p.openLanes(ctx)
+	for _, l := range p.more {
+		if f.attached(l) == nil {
+			p.attach(f, l)
+		}
+	}
+	p.verify(f)
+}
+
+// inquired hears what the first lane says of the file. Anything but a regular file may block a lane or answer each one differently.
+func (p *Proxy) inquired(f *file, pkt *packet, err error) {
+	v, err := viewOf(pkt, err)
+	switch {
+	case err != nil:
+		p.leaveAlone(f, err.Error())
+	case !v.regular():
+		p.leaveAlone(f, "not a regular file")
+	case !f.writes && v.size < uint64(p.cfg.Bulk):
+		p.leaveAlone(f, "small")
+	default:
+		f.known = true
+	}
+}
+
+// leaveAlone stops f from being opened on further lanes. Those that have it keep it.
+func (p *Proxy) leaveAlone(f *file, reason string) {
+	if f.off != "" {
+		return
+	}
+	f.off = reason
+	if f.inquired {
+		p.cfg.Log.Info("no further lane for a file", "path", string(f.path), "reason", reason)
+	}
+	for _, a := range append([]*attachment(nil), f.on...) {
+		if !a.verified && !f.checking {
+			p.detach(f, a)
+		}
+	}
+	p.release(f)
+}
+
+func (f *file) attached(l *lane) *attachment {
+	for _, a := range f.on {
+		if a.lane == l {
+			return a
+		}
+	}
+	return nil
+}
+
+// attach opens f on l by the name the client gave, for reading or writing and nothing else: no creating, no truncating.
+func (p *Proxy) attach(f *file, l *lane) {
+	a := &attachment{lane: l}
+	f.on = append(f.on, a)
+	flags := uint32(openRead)
+	if f.writes {
+		flags = openWrite
+	}
+	p.ask(l, func(id uint32) []byte { return appendOpen(nil, id, f.path, flags) }, func(pkt *packet, err error) {
+		if err != nil {
+			return // the lane is gone, and the attachment with it
+		}
+		h, err := parseString(pkt.body())
+		if pkt.typ() != typHandle || err != nil || len(h) > maxHandle {
+			f.remove(a)
+			if !a.dropped {
+				p.leaveAlone(f, "a further lane could not open it: "+refusal(pkt))
+			}
+			return
+		}
+		a.handle = append([]byte(nil), h...)
+		if a.dropped {
+			p.closeOn(a, func(*packet, error) {})
+		}
+	})
+}
+
+// detach closes f on one further lane.
+func (p *Proxy) detach(f *file, a *attachment) {
+	f.remove(a)
+	a.dropped = true
+	if a.handle != nil {
+		p.closeOn(a, func(*packet, error) {})
+	}
+}
+
+func (p *Proxy) closeOn(a *attachment, then func(*packet, error)) {
+	p.ask(a.lane, func(id uint32) []byte { return appendOnHandle(nil, typClose, id, a.handle) }, then)
+}
+
+func (f *file) remove(a *attachment) {
+	for i, other := range f.on {
+		if other == a {
+			f.on = append(f.on[:i:i], f.on[i+1:]...)
+			return
+		}
+	}
+}
+
+// leave is the loss of a lane.
+func (f *file) leave(l *lane) {
+	if a := f.attached(l); a != nil {
+		f.lostLane = f.lostLane || a.verified
+		f.remove(a)
+	}
+}
+
+// forget ends the watch over a file that was not striped.
+func (p *Proxy) forget(f *file) {
+	delete(p.files, string(f.handle))
+	p.release(f)
+	f.off = "closed"
+	for _, a := range append([]*attachment(nil), f.on...) {
+		p.detach(f, a)
+	}
+}
+
+// inUse reports whether a file is open on l.
+func (p *Proxy) inUse(l *lane) bool {
+	for _, f := range p.files {
+		if f.attached(l) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// handleOn returns the handle of f on l, nil if l may not serve it.
+func (f *file) handleOn(l *lane) []byte {
+	if l.number == 0 {
+		return f.handle
+	}
+	if a := f.attached(l); a != nil && a.verified {
+		return a.handle
+	}
+	return nil
+}
+
+func (f *file) overlapsLost(o *op) bool {
+	for _, s := range f.lost {
+		if s.off < o.end && o.off < s.end {
+			return true
+		}
+	}
+	return false
+}
+
+// refusal is a STATUS in words.
+func refusal(pkt *packet) string {
+	if pkt.typ() == typStatus {
+		if _, text, err := parseStatus(pkt.body()); err == nil && text != "" {
+			return string(bytes.ToValidUTF8([]byte(text), []byte("?")))
+		}
+	}
+	return "refused"
+}

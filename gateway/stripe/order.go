@@ -1,0 +1,118 @@
+package stripe
+
+// kind is what a request may see or change, which decides what it may overtake.
+type kind int
+
+const (
+	neutral kind = iota // neither: CLOSE of a file that was not written over several lanes
+	query               // sees files, changes none
+	read                // sees a range of a file
+	write               // changes a range of a file
+	modify              // may see and change everything
+)
+
+// op is a request under way: one of the client's, or one of our own.
+type op struct {
+	kind   kind
+	id     uint32 // the client's
+	file   *file  // nil if the request is not on a watched file
+	off    uint64 // of read and write
+	end    uint64
+	pinned bool // goes to the first lane as it came, where the server keeps the order
+	zero   bool // striped, but to be done on the first lane: another one refused
+	closes bool // a CLOSE of file
+	opens  *opening
+	mute   bool    // has no id, or none that will be answered
+	sizes  bool    // may change the size of any file
+	moves  bool    // may give a name to another file
+	pkt    *packet // a striped WRITE, kept until it is answered
+	cost   int     // bytes it counts in its lane's window
+
+	own   func(*packet, error) // for the answer to a request of our own; the packet is nil when the lane is gone
+	chunk *chunk               // read ahead
+
+	place int // in Proxy.outstanding
+}
+
+// opening is what an OPEN asked for.
+type opening struct {
+	path  []byte
+	flags uint32
+}
+
+// conflicts reports whether a, which came later, and b must keep their order and nothing else sees to it. SFTP lets a server answer in any order "as long as the results
+// are the same as if it were one after the other" (section 3); with several servers at work this is the place that keeps the promise.
+//
+// Files are not told apart here: two names may mean one file, and version 3 has no way to ask. Ranges of different files that happen to overlap
+// therefore wait for each other.
+func (a *op) conflicts(b *op) bool {
+	if a.pinned && b.pinned {
+		return false
+	}
+	if a.file != nil && a.file == b.file && (a.closes || b.closes) {
+		return true
+	}
+	if b.closes && a.pinned { // b may not have reached the first lane yet, and a must not get there before it
+		return true
+	}
+	first, last := min(a.kind, b.kind), max(a.kind, b.kind)
+	switch {
+	case first == neutral:
+		return false
+	case last == modify:
+		return true
+	case last != write:
+		return false
+	case first == query:
+		return true
+	default:
+		return a.off < b.end && b.off < a.end
+	}
+}
+
+// mustWait reports whether o conflicts with a request that is under way.
+func (p *Proxy) mustWait(o *op) bool {
+	if p.verifying > 0 && (o.kind == write || o.kind == modify) || o.closes && o.file != nil && o.file.checking {
+		return true
+	}
+	for _, other := range p.outstanding {
+		if o.conflicts(other) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Proxy) begin(o *op) {
+	o.place = len(p.outstanding)
+	p.outstanding = append(p.outstanding, o)
+}
+
+func (p *Proxy) done(o *op) {
+	last := len(p.outstanding) - 1
+	moved := p.outstanding[last]
+	p.outstanding[o.place] = moved
+	moved.place = o.place
+	p.outstanding[last] = nil
+	p.outstanding = p.outstanding[:last]
+}
+
+// changing reports whether a request is under way that may change files.
+func (p *Proxy) changing() bool {
+	for _, o := range p.outstanding {
+		if o.kind == write || o.kind == modify {
+			return true
+		}
+	}
+	return false
+}
+
+// busy reports whether the client has requests on f under way.
+func (p *Proxy) busy(f *file) bool {
+	for _, o := range p.outstanding {
+		if o.file == f {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,127 @@
+package stripe
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/pkg/sftp"
+)
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// client is pkg/sftp's, as a peer that nobody here wrote.
+func client(t testing.TB, near *duplex, result <-chan error) *sftp.Client {
+	t.Helper()
+	c, err := sftp.NewClientPipe(near, near, sftp.UseConcurrentWrites(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		near.Close()
+		if err := <-result; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return c
+}
+
+func servers(t *testing.T, run func(t *testing.T, start server)) {
+	t.Run("openssh", func(t *testing.T) {
+		needServer(t)
+		run(t, openssh())
+	})
+	t.Run("library", func(t *testing.T) { run(t, library) })
+}
+
+func TestUploadAndDownload(t *testing.T) {
+	servers(t, func(t *testing.T, start server) {
+		dir, count := t.TempDir(), &tally{}
+		cfg := Config{MaxLanes: 4, Bulk: 64 << 10}
+		count.hear(&cfg)
+		near, result := behind(t, start, dir, cfg, nil)
+		c := client(t, near, result)
+		want := noise(8<<20 + 123)
+		f, err := c.OpenFile("up", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.ReadFrom(bytes.NewReader(want)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(filepath.Join(dir, "up")); !bytes.Equal(got, want) {
+			t.Fatal("the file on the server is not what was sent")
+		}
+		g, err := c.Open("up")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if _, err := g.WriteTo(&got); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Fatal("what was received is not the file on the server")
+		}
+		if n := count.striped(); n != 2 {
+			t.Errorf("%d transfers were striped, want 2: %+v", n, count.transfers)
+		}
+		for _, tr := range count.transfers {
+			if tr.Path != "up" || tr.Read+tr.Written != int64(len(want)) || tr.Err != nil {
+				t.Errorf("reported %+v", tr)
+			}
+		}
+	})
+}
+
+// A client that asks for one piece at a time gets what was read ahead.
+func TestReadAheadOfAShallowClient(t *testing.T) {
+	servers(t, func(t *testing.T, start server) {
+		dir, count := t.TempDir(), &tally{}
+		want := noise(1<<20 + 77)
+		if err := os.WriteFile(filepath.Join(dir, "f"), want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{MaxLanes: 3, Bulk: 16 << 10}
+		count.hear(&cfg)
+		near, result := behind(t, start, dir, cfg, nil)
+		c := client(t, near, result)
+		f, err := c.Open("f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var got []byte
+		buf := make([]byte, 8<<10)
+		for {
+			n, err := f.Read(buf)
+			got = append(got, buf[:n]...)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatal("what was received is not the file on the server")
+		}
+	})
+}
