@@ -67,13 +67,6 @@ func (l *chaosLink) lastDue() time.Time {
 	return time.Time{}
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // add queues a frame behind those that are due before it; a reordered one is due late.
 func (l *chaosLink) add(frame []byte) {
 	due := time.Now().Add(l.plan.delay)

@@ -88,6 +88,7 @@ type chaosPlan struct {
 	payload, rate     int
 	window, readAhead int
 	resumeFor         time.Duration
+	peerCheck         time.Duration
 }
 
 // newChaosPlan draws a schedule.
@@ -101,6 +102,7 @@ func newChaosPlan(seed uint64) chaosPlan {
 		readyAfter: oneOf(r, 0, 0, 50*time.Millisecond, 2*time.Second),
 		payload:    oneOf(r, 0, 1, 100, 1025, 9000), rate: oneOf(r, -1, 0, 200),
 		window: oneOf(r, 0, 0, 4000), readAhead: oneOf(r, 0, 0, 8000), resumeFor: chaosLimit,
+		peerCheck: oneOf(r, 0, 0, time.Second),
 	}
 	if r.IntN(20) == 0 {
 		p.resumeFor = 10 * time.Second
@@ -144,8 +146,8 @@ func (p *chaosPlan) mortal() bool {
 func (p *chaosPlan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kind %d, end %d, to the agent %+v, to the client %+v, %d bytes up, %d down, %d streams, pieces of %d every %v, "+
-		"slow reader %v, slow agent %v, ready after %v, payload %d, rate %d, window %d, read ahead %d, resume for %v", p.kind, p.end, p.toAgent, p.toClient, p.up, p.down,
-		p.streams, p.piece, p.pause, p.slowReader, p.slowAgent, p.readyAfter, p.payload, p.rate, p.window, p.readAhead, p.resumeFor)
+		"slow reader %v, slow agent %v, ready after %v, payload %d, rate %d, window %d, read ahead %d, resume for %v, peer check %v", p.kind, p.end, p.toAgent, p.toClient, p.up, p.down,
+		p.streams, p.piece, p.pause, p.slowReader, p.slowAgent, p.readyAfter, p.payload, p.rate, p.window, p.readAhead, p.resumeFor, p.peerCheck)
 	for _, e := range p.events {
 		fmt.Fprintf(&b, "\n  %v", e)
 	}

@@ -227,7 +227,7 @@ func (r *chaosRun) open() error {
 	p := &r.plan
 	o := r.options()
 	o.MaxPayload, o.MessageRate, o.Window, o.ReadBuffer, o.ResumeFor = p.payload, p.rate, p.window, p.readAhead, p.resumeFor
-	o.HandshakeTimeout, o.DrainTimeout = chaosLimit, chaosLimit
+	o.HandshakeTimeout, o.DrainTimeout, o.PeerCheck, o.PeerTimeout = chaosLimit, chaosLimit, p.peerCheck, p.resumeFor
 	switch p.kind {
 	case muxedPort:
 		c, err := Dial(r.t.Context(), r.grant(), o)

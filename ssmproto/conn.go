@@ -47,6 +47,8 @@ type Conn struct {
 	paused   time.Time // since when the service wants no data (SPEC.md §4.5); zero when it does
 	holdTill time.Time // no Output before; zero when it may flow
 	pingAt   time.Time
+	lostAt   time.Time // since when there is no connection; zero while there is one
+	vigil    vigil
 
 	send sendWindow
 	recv recvWindow
@@ -235,6 +237,7 @@ func encode(kind PayloadType, seq int64, payload []byte) *frame {
 // queue hands f to the writer. The caller holds mu.
 func (c *Conn) queue(f *frame) {
 	c.send.push(f, time.Now())
+	c.vigil.keep(f)
 	if f.kind == PayloadOutput {
 		c.counts.bytesOut += int64(len(f.buf) - Overhead)
 	}

@@ -114,9 +114,23 @@ func (c *Conn) attach(s *socket) error {
 		c.counts.resumes++
 	}
 	c.socket = s
+	outage := time.Duration(0)
+	if !c.lostAt.IsZero() {
+		outage = now.Sub(c.lostAt)
+	}
+	c.lostAt = time.Time{}
+	c.vigil.skip(outage)
 	c.paused = time.Time{}
 	c.pingAt = now.Add(c.options.PingInterval)
-	c.send.reconnected(now)
+	c.send.reconnected(now, outage)
 	c.wake()
 	return nil
+}
+
+// detach notes that there is no connection. The caller holds mu.
+func (c *Conn) detach() {
+	c.socket = nil
+	if c.lostAt.IsZero() {
+		c.lostAt = time.Now()
+	}
 }

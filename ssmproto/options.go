@@ -33,6 +33,12 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// ResumeFor is how long an outage may last before the session fails with ErrConnectionLost. 0 is 5 min.
 	ResumeFor time.Duration
+	// PeerTimeout is how long the agent may acknowledge nothing, while it has something to acknowledge and the connection is up, before the session
+	// fails with ErrPeerSilent. 0 is 5 min.
+	PeerTimeout time.Duration
+	// PeerCheck is after how long a silence of the agent it is asked for a sign of life, so that a dead instance is noticed by a session that only
+	// listens; PeerTimeout begins then. 0 never asks: the question counts as activity, so that the service would not end idle sessions (SPEC.md §9.4).
+	PeerCheck time.Duration
 	// DrainTimeout is how long Close waits for the acknowledgement of the last data. 0 is 5 s.
 	DrainTimeout time.Duration
 	// WaitForPeer holds the first data back until the other side has sent some (at most 2 s). It is right for protocols in which the server
@@ -66,6 +72,7 @@ func (o *Options) resolved() Options {
 	r.SilenceLimit = orDefault(r.SilenceLimit, 60*time.Second)
 	r.HandshakeTimeout = orDefault(r.HandshakeTimeout, 15*time.Second)
 	r.ResumeFor = orDefault(r.ResumeFor, 5*time.Minute)
+	r.PeerTimeout = orDefault(r.PeerTimeout, 5*time.Minute)
 	r.DrainTimeout = orDefault(r.DrainTimeout, 5*time.Second)
 	return r
 }

@@ -61,9 +61,11 @@ func (c *Conn) take(f *frame) {
 	case err != nil:
 		c.log.Debug("ignoring a message", "cause", err)
 	case m.Type == Acknowledge:
+		c.vigil.hear(time.Now())
 		c.resumePublication()
 		c.acknowledged(ack)
 	case m.Type == OutputStreamData:
+		c.vigil.hear(time.Now())
 		c.resumePublication()
 		kept = c.sequenced(&m, f)
 	case m.Type == StartPublication:

@@ -46,7 +46,7 @@ func (c *Conn) run(s *socket) {
 func (c *Conn) reconnect(lost *socket, cause error, out *outage) (*socket, error) {
 	lost.close()
 	c.mu.Lock()
-	c.socket = nil
+	c.detach()
 	if c.state == Handshaking || c.state == Open {
 		c.resumeTo = c.state
 		c.enter(Resuming)

@@ -166,6 +166,49 @@ func TestAgentThatAcknowledgesNothing(t *testing.T) {
 	})
 }
 
+// TestDeadInstance is noticed by a session that only listens, once it is told to ask, and not by one that is answered.
+func TestDeadInstance(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		c := f.dial(func(o *Options) { o.PeerCheck, o.PeerTimeout = time.Minute, 20*time.Second })
+		time.Sleep(24 * time.Hour)
+		equal(t, "state after a silent day", c.Stats().State, Open)
+		f.with(func() {
+			if n := f.arrivals[0] - 1; n < 24*60-5 || n > 24*60 {
+				t.Errorf("%d questions in a day", n)
+			}
+		})
+		f.with(func() { f.silent = true })
+		f.cut() // an outage does not count
+		start := time.Now()
+		_, err := c.Read(make([]byte, 1))
+		if took := time.Since(start); !errors.Is(err, ErrPeerSilent) || took < 20*time.Second || took > 81*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+		_ = c.Close()
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
+	})
+}
+
+// TestDeadInstanceThatIsPaused ends although each new connection is paused at once.
+func TestDeadInstanceThatIsPaused(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		c := f.dial(func(o *Options) { o.PeerTimeout = time.Minute })
+		f.with(func() { f.silent = true })
+		mustWrite(t, c, []byte("x"))
+		f.resumeWith = func(context.Context) (Token, error) {
+			time.AfterFunc(time.Millisecond, func() { f.service(PausePublication, "0") })
+			return f.freshToken(), nil
+		}
+		f.service(PausePublication, "0")
+		start := time.Now()
+		_, err := c.Read(make([]byte, 1))
+		if took := time.Since(start); !errors.Is(err, ErrPeerSilent) || took < time.Minute || took > 2*time.Minute {
+			t.Errorf("after %v: %v", took, err)
+		}
+		_ = c.Close()
+	})
+}
+
 func TestPause(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
 		c := f.dial()

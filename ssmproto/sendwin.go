@@ -196,9 +196,12 @@ func (w *sendWindow) unlink(f *frame) {
 	f.older, f.newer = nil, nil
 }
 
-// reconnected makes everything that was sent before due at once: it may have gone down with the connection.
-func (w *sendWindow) reconnected(now time.Time) {
+// reconnected makes everything that was sent before due at once: it may have gone down with the connection. The time of the outage does not count
+// against the agent.
+func (w *sendWindow) reconnected(now time.Time, outage time.Duration) {
 	w.resendBefore = now
-	w.progress = now
+	if w.progress = w.progress.Add(outage); w.progress.After(now) {
+		w.progress = now // it was written meanwhile
+	}
 	w.rtt.backoff = 0
 }

@@ -136,7 +136,7 @@ func TestReconnectionMakesAllDue(t *testing.T) {
 	w := queued(4)
 	flush(w, at(0))
 	w.ack(2, at(5))
-	w.reconnected(at(6))
+	w.reconnected(at(6), 0)
 	equal(t, "due", repeats(w, at(6)), "[0 1 3]")
 	equal(t, "only once", repeats(w, at(7)), "[]")
 	equal(t, "no back-off", w.rtt.backoff, 0)

@@ -66,6 +66,10 @@ func (c *Conn) plan(batch []outgoing, now time.Time) ([]outgoing, time.Duration)
 	if c.socket == nil || c.patienceEnds(now) {
 		return batch, time.Hour // the next connection wakes the writer
 	}
+	if f := c.question(now); f != nil {
+		c.counts.messagesOut++
+		batch = append(batch, outgoing{frame: f})
+	}
 	for len(batch) < maxBatch {
 		f := c.nextFrame(now)
 		if f == nil && c.acks.empty() {
@@ -109,8 +113,9 @@ func (c *Conn) patienceEnds(now time.Time) bool {
 	}
 	if c.stalled {
 		c.send.progress = now // acknowledgements may be waiting behind what our reader does not take
+		c.vigil.hear(now)
 	}
-	if !c.send.empty() && now.Sub(c.send.progress) >= c.options.ResumeFor {
+	if !c.send.empty() && now.Sub(c.send.progress) >= c.options.PeerTimeout || c.vigil.over(now, c.options.PeerTimeout) {
 		c.fail(ErrPeerSilent)
 		return true
 	}
@@ -127,7 +132,10 @@ func (c *Conn) nextEvent(now time.Time) time.Duration {
 		next = min(next, due.Sub(now))
 	}
 	if !c.send.empty() {
-		next = min(next, c.send.progress.Add(c.options.ResumeFor).Sub(now))
+		next = min(next, c.send.progress.Add(c.options.PeerTimeout).Sub(now))
+	}
+	if at, ok := c.vigil.next(c.options.PeerCheck, c.options.PeerTimeout); ok {
+		next = min(next, at.Sub(now))
 	}
 	if f := c.send.fresh(); f != nil && c.holdTill.After(now) {
 		next = min(next, c.holdTill.Sub(now))
@@ -169,6 +177,6 @@ func (c *Conn) dropLocked(s *socket, cause error) {
 		return
 	}
 	c.log.Debug("giving up the connection", "cause", cause)
-	c.socket = nil
+	c.detach()
 	s.close()
 }
