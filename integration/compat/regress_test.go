@@ -29,7 +29,7 @@ var quickScripts = []string{"exit-status", "stderr-data", "stderr-after-eof", "y
 // ProxyCommand that starts sshd; here the ProxyCommand is a connection through the gateway, to a machine whose port 22 is that same sshd with that same
 // configuration (regress_machine_test.go). The scripts themselves are as they were installed.
 func TestOpenSSH(t *testing.T) {
-	about, err := readReasons("testdata/openssh.txt")
+	reasons, err := readReasons("testdata/openssh.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestOpenSSH(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			row := theTable.row("OpenSSH's own tests", name, "")
 			defer row.close(t)
-			if why, ok := about[name]; ok {
+			if why, ok := reasons[name]; ok {
 				row.skip(t, why)
 			}
 			m.runScript(t, row, name)
@@ -137,7 +137,7 @@ func (o *scriptRun) environ() []string {
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "HOME=/home/" + osUser, "LOGNAME=" + osUser, "SHELL=/bin/bash", "LANG=C",
 		"BUILDDIR=" + o.dir, "TEST_SHELL=sh", "TEST_SSH_UNSAFE_PERMISSIONS=1", "TEST_SSH_ECC=yes", "TEST_SSH_PLINK=plink", "TEST_SSH_PUTTYGEN=puttygen",
 		fmt.Sprintf("TEST_SSH_PORT=%d", o.port),
-		"TEST_SSH_SSH=/usr/bin/ssh", "TEST_SSH_SSHD=" + o.path("through/sshd"), "TEST_SSH_SFTPSERVER=" + o.path("through/sftp-server"),
+		"TEST_SSH_SSH=" + o.path("through/ssh"), "TEST_SSH_SSHD=" + o.path("through/sshd"), "TEST_SSH_SFTPSERVER=" + o.path("through/sftp-server"),
 		"TEST_SSH_SSH_CONFOPTS=ProxyCommand /usr/bin/ssh -F " + o.path("through/ssh_config") + " -W " + regressTarget + ":22 gateway\n" +
 			"KnownHostsCommand /bin/cat " + o.path("through/known_hosts"),
 	}
@@ -164,6 +164,7 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 	if err != nil {
 		return nil, err
 	}
+	algorithms := ssh.SupportedAlgorithms()
 	host, gatewayPort, _ := strings.Cut(m.world.lab.GatewayAddr, ":")
 	files := map[string]string{
 		// The first key that the scripts offer is one the gateway knows: they find it made already.
@@ -174,6 +175,10 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 			"Host target\nHostName %s\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile %s\nProxyJump gateway\nLogLevel ERROR\nBatchMode yes\n",
 			host, gatewayPort, person, obj.path("ssh-ed25519"), obj.path("through/known_hosts"),
 			regressTarget, osUser, obj.path("ssh-ed25519"), obj.path("through/known_hosts")),
+		// The scripts try every algorithm that ssh -Q lists, with their own sshd in mind; those the gateway has are those to try.
+		"through/ssh": "#!/bin/bash\nfor word; do\n\tif [ \"$last\" = -Q ] && [ -e " + obj.path("through/") + "$word ]; then\n" +
+			"\t\texec grep -Fxf " + obj.path("through/") + "$word <(/usr/bin/ssh \"$@\")\n\tfi\n\tlast=$word\ndone\nexec /usr/bin/ssh \"$@\"\n",
+		"through/cipher": lines(algorithms.Ciphers), "through/mac": lines(algorithms.MACs), "through/kex": lines(algorithms.KeyExchanges),
 		"through/sshd": "#!/bin/sh\nexec /usr/sbin/sshd -o AuthorizedKeysCommand=" + keysCommand + " -o AuthorizedKeysCommandUser=" + osUser + " -o UsePAM=no \"$@\"\n",
 		// Run by sshd it is the machine's; run by sftp -D, which starts a server without any network, it is the one across the gateway.
 		"through/sftp-server": "#!/bin/sh\n[ -z \"$SSH_CONNECTION\" ] || exec " + sftpServer + " \"$@\"\n" +
@@ -185,7 +190,7 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 			return nil, err
 		}
 	}
-	for _, program := range []string{"through/sshd", "through/sftp-server"} {
+	for _, program := range []string{"through/ssh", "through/sshd", "through/sftp-server"} {
 		if err := os.Chmod(obj.path(program), 0o755); err != nil { //nolint:gosec // it is a program
 			return nil, err
 		}
@@ -199,21 +204,15 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 	return obj, nil
 }
 
+func lines(words []string) string { return strings.Join(words, "\n") + "\n" }
+
 // knownHosts gives the gateway's authority and, because the scripts call their sshd by a name that no certificate has, its bare host key.
 func (m *regressMachine) knownHosts() (string, error) {
 	authority, err := os.ReadFile(filepath.Join(m.world.lab.Dir, "known_hosts"))
 	if err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(filepath.Join(m.world.lab.Dir, "state", "ssh_host_ed25519_key"))
-	if err != nil {
-		return "", err
-	}
-	key, err := ssh.ParsePrivateKey(text)
-	if err != nil {
-		return "", err
-	}
-	return string(authority) + "localhost-with-alias,127.0.0.1,::1 " + authorizedLine(key.PublicKey()), nil
+	return string(authority) + "localhost-with-alias,127.0.0.1,::1 " + authorizedLine(m.world.hostKey), nil
 }
 
 // keepKeys saves the scripts the time to make keys of every type: they take those that an earlier script has made.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A route is a way to the machine. Below its name in the world's directory are an ssh_config in which the machine is called "target", and ssh, scp and sftp
@@ -73,8 +75,28 @@ func (w *world) machineKnownHosts() (string, error) {
 func (w *world) routeDir(r route) string  { return filepath.Join(w.dir, "routes", string(r)) }
 func (w *world) sshConfig(r route) string { return filepath.Join(w.routeDir(r), "ssh_config") }
 
-// environ makes ssh, scp and sftp, and what calls them, go this way.
+// environ makes ssh, scp and sftp, and what calls them, go this way, and tells other clients where to go.
 func (w *world) environ(r route) []string {
-	return append(os.Environ(), "PATH="+w.routeDir(r)+":"+os.Getenv("PATH"), "SSH_AUTH_SOCK=", "HOME="+w.lab.Dir, "LC_ALL=C", "TERM=vt100",
+	environ := append(os.Environ(), "PATH="+w.routeDir(r)+":"+clientsPath()+":"+os.Getenv("PATH"), "SSH_AUTH_SOCK=", "HOME="+w.lab.Dir, "LC_ALL=C.UTF-8",
+		"TERM=vt100", "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "KEY="+w.lab.UserKey(person), "PERSON="+person,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@lab", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@lab")
+	address, login, key, jump := w.lab.GatewayAddr, osUser+"+"+machine, w.hostKey, machine
+	if r == plain {
+		address, login, key, jump = w.target.Addr, osUser, w.target.HostKeys[0], ""
+	}
+	host, port, _ := strings.Cut(address, ":")
+	return append(environ, "HOST="+host, "PORT="+port, "LOGIN="+login, "JUMP="+jump, "USER_ON_MACHINE="+osUser,
+		"FINGERPRINT="+ssh.FingerprintSHA256(key), "HOSTKEY="+strings.TrimSpace(authorizedLine(key)))
 }
+
+// toolsDir is where scripts/prepare-test puts what is not a package of the system.
+func toolsDir() string {
+	dir, err := filepath.Abs("../../.tools")
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
+// clientsPath is the Python that has the clients of testdata/clients.
+func clientsPath() string { return filepath.Join(toolsDir(), "clients", "bin") }

@@ -24,16 +24,30 @@ var update = flag.Bool("update", false, "write into the scenarios what they prin
 //
 // A scenario is a txtar archive. Its comment says what it is about. Its file "run" is a bash script that reaches the machine as "target"; $LOCAL is its
 // working directory, $REMOTE one that the machine's user can write to, $PORT1 to $PORT3 are free ports of loopback. Its file "stdout" is what the script
-// must print, its file "needs", if any, the programs it uses. The other files are put into $LOCAL. What is left in either directory counts too.
+// must print, its file "needs", if any, the programs it uses, and its file "routes" the routes to compare, if it cannot take them all. The other files are
+// put into $LOCAL. What is left in either directory counts too.
 func TestScenarios(t *testing.T) {
-	w := theWorld(t)
-	files, err := filepath.Glob("testdata/scenarios/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios (%v)", err)
-	}
 	routes := []route{jump}
 	if everything {
 		routes = append(routes, direct, connect)
+	}
+	runScenarios(t, "Scenarios", "testdata/scenarios", routes)
+}
+
+// TestClients does the same with the scripts of testdata/clients, in which programs that are not OpenSSH log in, run something and carry files both ways.
+// They have no ssh_config: $HOST, $PORT and $LOGIN say where to go, $KEY is the person's key, $FINGERPRINT the host's. $JUMP is the machine's name
+// where there is a jump to make, as $PERSON, and empty on a plain connection. A file "version" is a command that tells which client it was.
+func TestClients(t *testing.T) {
+	needsEverything(t, "clients of other makers")
+	runScenarios(t, "Clients", "testdata/clients", []route{direct})
+}
+
+func runScenarios(t *testing.T, section, dir string, routes []route) {
+	t.Helper()
+	w := theWorld(t)
+	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("nothing in %s (%v)", dir, err)
 	}
 	for _, file := range files {
 		s, err := readScenario(file)
@@ -41,15 +55,32 @@ func TestScenarios(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(s.name, func(t *testing.T) {
-			row := theTable.row("Scenarios", s.name, s.about)
+			row := theTable.row(section, s.name, s.about)
 			t.Parallel()
 			defer row.close(t)
 			for _, program := range s.needs {
 				row.needs(t, program)
 			}
-			s.differential(t, w, routes)
+			row.about += s.clientVersion(w)
+			if len(s.routes) > 0 {
+				s.differential(t, w, s.routes)
+			} else {
+				s.differential(t, w, routes)
+			}
 		})
 	}
+}
+
+// clientVersion gives the first line that the scenario's version command prints, in brackets.
+func (s *scenario) clientVersion(w *world) string {
+	if s.version == "" {
+		return ""
+	}
+	cmd := exec.Command("bash", "-c", s.version) //nolint:gosec // a file of the source tree
+	cmd.Env = w.environ(plain)
+	out, _ := cmd.CombinedOutput()
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return " (" + line + ")"
 }
 
 // differential compares the routes with the plain one.
@@ -101,7 +132,9 @@ type scenario struct {
 	name, about string
 	script      string
 	stdout      string
+	version     string
 	needs       []string
+	routes      []route
 	files       []txtar.File
 }
 
@@ -119,6 +152,12 @@ func readScenario(path string) (*scenario, error) {
 			s.stdout = string(file.Data)
 		case "needs":
 			s.needs = strings.Fields(string(file.Data))
+		case "version":
+			s.version = string(file.Data)
+		case "routes":
+			for name := range strings.FieldsSeq(string(file.Data)) {
+				s.routes = append(s.routes, route(name))
+			}
 		default:
 			s.files = append(s.files, file)
 		}

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
@@ -81,6 +83,8 @@ type world struct {
 	target *instance.Instance // what answers behind machine
 	keys   *httptest.Server
 	log    *os.File
+
+	hostKey ssh.PublicKey // of the gateway
 
 	gateway *exec.Cmd
 	once    sync.Once
@@ -167,7 +171,19 @@ func (w *world) serve() error {
 	if err != nil {
 		return fmt.Errorf("the gateway does not answer: %w", err)
 	}
-	return conn.Close()
+	if err := conn.Close(); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(w.lab.Dir, "state", "ssh_host_ed25519_key"))
+	if err != nil {
+		return err
+	}
+	key, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return err
+	}
+	w.hostKey = key.PublicKey()
+	return nil
 }
 
 // stop takes the world down as far as it came up.
