@@ -25,8 +25,11 @@ func (v *visit) inner(channel ssh.NewChannel, outer *proof) error {
 	raw := newChanConn(stream, reqs, v.conn.raw.LocalAddr(), v.conn.raw.RemoteAddr())
 	defer func() { _ = raw.Close() }()
 
-	attempt := &attempt{visit: v, up: openUpstream(v)}
-	defer func() { attempt.up.close() }()
+	attempt := &attempt{visit: v}
+	defer attempt.close()
+	if !r.obligations.RoleOpen { // else nothing may be done as any role before the OS user is known
+		attempt.up = openUpstream(v)
+	}
 	d := &doorman{ctx: v.ctx, srv: v.conn.srv, source: v.conn.source, explain: v.text}
 	d.admit = func(_ context.Context, p *proof) error { return attempt.admit(outer, p) }
 	if r.obligations.InnerAuth == authz.InnerAuthConnection {
@@ -59,7 +62,13 @@ func (c *conn) hostKeysFor(r *route) ([]ssh.Signer, error) {
 // attempt is one inner login and the session that was opened ahead of it.
 type attempt struct {
 	visit *visit
-	up    *upstream
+	up    *upstream // nil while there is none
+}
+
+func (a *attempt) close() {
+	if a.up != nil {
+		a.up.close()
+	}
 }
 
 // admit accepts an inner login by the person of the outer one as an OS user that policy allows, and lets the upstream go on with it.
@@ -81,8 +90,8 @@ func (a *attempt) admit(outer, p *proof) error {
 		return err
 	}
 	now := a.visit.current()
-	if now.role.ARN != before.role.ARN { // the OS user changed the role: the session opened ahead is the wrong one
-		a.up.close()
+	if a.up == nil || now.role.ARN != before.role.ARN { // the OS user changed the role: the session opened ahead is the wrong one
+		a.close()
 		a.up = openUpstream(a.visit)
 	}
 	p.route = &now

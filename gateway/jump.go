@@ -165,10 +165,12 @@ func (c *conn) routeToPort(now *rules, r route, p *proof) (route, string, error)
 	if err != nil {
 		return r, "", err
 	}
-	if decision.Obligations.Role != "" { // nothing has been opened yet: the tunnel's own role is as good as the connection's
-		if entered.role, err = c.srv.roleOf(now, entered, decision.Obligations.Role); err != nil {
-			return r, "", err
-		}
+	demanded := decision.Obligations.Role // nothing has been opened yet: the tunnel's own role is as good as the connection's
+	if demanded == "" {
+		demanded = entered.obligations.Role
+	}
+	if entered.role, err = c.srv.roleOf(now, entered, demanded); err != nil {
+		return r, "", err
 	}
 	entered.obligations.MaxSession = shorter(entered.obligations.MaxSession, decision.Obligations.MaxSession)
 	return *entered, modePort, nil

@@ -63,13 +63,16 @@ func (s *Server) judge(now *rules, r *route, action authz.Action, host string, p
 }
 
 // enter decides whether the person may be on the machine at all, and as which role. Where the OS user is not known yet the answer is about the most
-// favorable one (authz.Policy.Decide), and enter must be asked again when it is.
+// favorable one (authz.Policy.Decide), and enter must be asked again when it is; there is no role then where that depends on the user.
 func (s *Server) enter(now *rules, r route) (*route, error) {
 	decision, err := s.judge(now, &r, authz.ActionConnect, "", 0)
 	if err != nil {
 		return nil, err
 	}
 	r.obligations, r.policies = decision.Obligations, decision.Policies
+	if r.role = (authz.Role{}); r.obligations.RoleOpen {
+		return &r, nil
+	}
 	if r.role, err = s.roleOf(now, &r, decision.Obligations.Role); err != nil {
 		return nil, err
 	}
