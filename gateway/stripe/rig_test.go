@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -309,4 +310,32 @@ func writeOf(h []byte, off uint64, data []byte) func(uint32) []byte {
 
 func readOf(h []byte, off uint64, n uint32) func(uint32) []byte {
 	return func(id uint32) []byte { return appendRead(nil, id, h, off, n) }
+}
+
+// newsreader hears from the log that files were striped.
+type newsreader struct {
+	slog.Handler
+	striped atomic.Int64
+	seen    int64
+}
+
+func (n *newsreader) Enabled(context.Context, slog.Level) bool { return true }
+
+func (n *newsreader) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "striping a file" {
+		n.striped.Add(1)
+	}
+	return nil
+}
+
+// await makes harmless round trips until a file more is striped, or so many that none is going to be.
+func (n *newsreader) await(w *wire) {
+	w.t.Helper()
+	for range 100 {
+		if now := n.striped.Load(); now > n.seen {
+			n.seen = now
+			return
+		}
+		w.one(func(id uint32) []byte { return appendOnHandle(nil, typStat, id, []byte(".")) }).release()
+	}
 }

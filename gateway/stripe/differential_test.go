@@ -1,0 +1,304 @@
+package stripe
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// program is a random SFTP session: bursts of requests, each sent without waiting for the answers within the burst.
+type program struct {
+	bursts [][]step
+	lanes  int
+	delay  time.Duration
+	death  int64 // bytes after which further lanes die; negative for never
+}
+
+type step struct {
+	verb    string // "settle" gives the proxy time to bring its lanes up
+	name    string
+	to      string
+	slot    int // the handle that the slot-th successful OPEN returned, counted from the latest
+	flags   uint32
+	off     uint64
+	size    int
+	content byte
+}
+
+func (s step) String() string {
+	return fmt.Sprintf("%s %s>%s #%d %#x %d+%d %d", s.verb, s.name, s.to, s.slot, s.flags, s.off, s.size, s.content)
+}
+
+var names = []string{"a", "b", "dir/c", "link", "hard"}
+
+var openings = []uint32{
+	openRead, openRead, openWrite, openWrite | openCreate, openWrite | openCreate | openTrunc, openWrite | openCreate | openTrunc,
+	openWrite | openCreate | openExcl, openRead | openWrite, openWrite | openAppend | openCreate, openRead | openCreate,
+}
+
+// extensions are sent as bodies for a handle and two names.
+var extensions = map[string]func(h, name, to []byte) []byte{
+	"fsync@openssh.com":        func(h, _, _ []byte) []byte { return appendString(nil, h) },
+	"posix-rename@openssh.com": func(_, n, to []byte) []byte { return appendString(appendString(nil, n), to) },
+	"hardlink@openssh.com":     func(_, n, to []byte) []byte { return appendString(appendString(nil, n), to) },
+	"unheard-of@example.org":   func(h, _, _ []byte) []byte { return appendString(nil, h) },
+	"copy-data": func(h, _, _ []byte) []byte {
+		b := appendString(nil, h)
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, 0), 4096)
+		return binary.BigEndian.AppendUint64(appendString(b, h), 20000)
+	},
+}
+
+func genStep(t *rapid.T) step {
+	verbs := []string{
+		"open", "open", "close", "run", "run", "run", "run", "settle", "settle", "write", "write", "write", "read", "read", "fstat", "stat", "truncate",
+		"ftruncate", "remove", "rename",
+		"fsync@openssh.com", "posix-rename@openssh.com", "hardlink@openssh.com", "copy-data", "unheard-of@example.org",
+	}
+	s := step{
+		verb: rapid.SampledFrom(verbs).Draw(t, "verb"), name: rapid.SampledFrom(names).Draw(t, "name"), to: rapid.SampledFrom(names).Draw(t, "to"),
+		slot: rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "slot"), flags: rapid.SampledFrom(openings).Draw(t, "flags"),
+		off: uint64(rapid.IntRange(0, 60<<10).Draw(t, "off")), size: rapid.IntRange(0, 9<<10).Draw(t, "size"), content: rapid.Byte().Draw(t, "content"),
+	}
+	return s
+}
+
+func genProgram(t *rapid.T) program {
+	p := program{
+		lanes: rapid.IntRange(1, 4).Draw(t, "lanes"), death: -1,
+		delay: time.Duration(rapid.SampledFrom([]int{0, 100, 400}).Draw(t, "delay")) * time.Microsecond,
+	}
+	if rapid.Bool().Draw(t, "mortal") {
+		p.death = int64(rapid.IntRange(100, 200<<10).Draw(t, "death"))
+	}
+	for i := range rapid.IntRange(1, 12).Draw(t, "bursts") {
+		if i%4 == 0 { // a copy, or nothing much happens
+			name, flags := rapid.SampledFrom(names).Draw(t, "copied"), rapid.SampledFrom(openings[:6]).Draw(t, "how")
+			size := rapid.IntRange(2<<10, 9<<10).Draw(t, "piece")
+			p.bursts = append(p.bursts, []step{{verb: "open", name: name, flags: flags}}, []step{{verb: "run", size: size}, {verb: "settle"}})
+		}
+		p.bursts = append(p.bursts, rapid.SliceOfN(rapid.Custom(genStep), 1, 10).Draw(t, "burst"))
+	}
+	return p
+}
+
+// bodies turns a step into requests; "run" is a row of READs or WRITEs that follow each other, as a copy makes them.
+func (s step) requests(slots [][]byte) []func(uint32) []byte {
+	h := []byte("none")
+	if s.slot < len(slots) {
+		h = slots[len(slots)-1-s.slot]
+	}
+	data := make([]byte, s.size)
+	for i := range data {
+		data[i] = s.content + byte(i*7)
+	}
+	named := func(typ byte, body []byte) func(uint32) []byte {
+		return func(id uint32) []byte { return finish(append(begin(nil, typ, id), body...)) }
+	}
+	path := func() []byte { return appendString(nil, []byte(s.name)) }
+	size := func(b []byte) []byte {
+		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, attrSize), s.off)
+	}
+	switch s.verb {
+	case "settle":
+		return nil
+	case "open":
+		return []func(uint32) []byte{func(id uint32) []byte { return appendOpen(nil, id, []byte(s.name), s.flags) }}
+	case "close", "fstat":
+		typ := map[string]byte{"close": typClose, "fstat": typFstat}[s.verb]
+		return []func(uint32) []byte{func(id uint32) []byte { return appendOnHandle(nil, typ, id, h) }}
+	case "write":
+		return []func(uint32) []byte{writeOf(h, s.off, data)}
+	case "read":
+		return []func(uint32) []byte{readOf(h, s.off, uint32(s.size))}
+	case "run":
+		var row []func(uint32) []byte
+		n := 1 + s.size/2
+		for i := range 6 {
+			row = append(row, writeOf(h, uint64(i*n), data[:min(n, len(data))]), readOf(h, uint64(i*n), uint32(n)))
+		}
+		return row
+	case "stat":
+		return []func(uint32) []byte{named(typStat, path())}
+	case "remove":
+		return []func(uint32) []byte{named(typRemove, path())}
+	case "rename":
+		return []func(uint32) []byte{named(typRename, appendString(path(), []byte(s.to)))}
+	case "truncate":
+		return []func(uint32) []byte{named(typSetstat, size(path()))}
+	case "ftruncate":
+		return []func(uint32) []byte{named(typFsetstat, size(appendString(nil, h)))}
+	default:
+		body := appendString(nil, []byte(s.verb))
+		return []func(uint32) []byte{named(typExtended, append(body, extensions[s.verb](h, []byte(s.name), []byte(s.to))...))}
+	}
+}
+
+// play runs the program and returns every answer, in the order of the requests, with handles by their number and times left out.
+func (p program) play(t fatal, rw io.ReadWriteCloser, dir string, oneByOne bool, settle func(*wire)) []string {
+	w := greet(t, rw)
+	var answers []string
+	var slots [][]byte
+	hear := func(pkt *packet) {
+		switch pkt.typ() {
+		case typHandle:
+			h, _ := parseString(pkt.body())
+			slots = append(slots, append([]byte(nil), h...))
+			answers = append(answers, "handle")
+		case typAttrs:
+			v, err := parseView(pkt.body())
+			v.mtime = 0
+			answers = append(answers, fmt.Sprintf("%+v %v", v, err))
+		case typStatus:
+			code, text, err := parseStatus(pkt.body())
+			answers = append(answers, fmt.Sprintf("status %d %s %v", code, strings.ReplaceAll(text, dir, ""), err))
+		default:
+			answers = append(answers, fmt.Sprintf("%d %q", pkt.typ(), pkt.body()))
+		}
+		pkt.release()
+	}
+	for _, burst := range p.bursts {
+		var requests []func(uint32) []byte
+		for _, s := range burst {
+			requests = append(requests, s.requests(slots)...)
+		}
+		if oneByOne {
+			for _, r := range requests {
+				hear(w.one(r))
+			}
+		} else {
+			for _, a := range w.do(requests...) {
+				hear(a)
+			}
+		}
+		for _, s := range burst {
+			if s.verb == "settle" {
+				settle(w)
+			}
+		}
+	}
+	return answers
+}
+
+// plant makes the tree that programs start with.
+func plant(t fatal, dir string) {
+	must := func(err error) {
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	must(os.Mkdir(filepath.Join(dir, "dir"), 0o755))
+	must(os.WriteFile(filepath.Join(dir, "a"), noise(70<<10), 0o644))
+	must(os.WriteFile(filepath.Join(dir, "dir/c"), noise(5<<10), 0o600))
+	must(os.Symlink("a", filepath.Join(dir, "link")))
+	must(os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "hard")))
+}
+
+// tree describes everything below dir.
+func tree(t fatal, dir string) []string {
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%s %v", strings.TrimPrefix(path, dir), info.Mode())
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %d %x", len(b), checksum(b))
+		}
+		out = append(out, line)
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return out
+}
+
+func checksum(b []byte) uint64 {
+	sum := uint64(14695981039346656037)
+	for _, c := range b {
+		sum = (sum ^ uint64(c)) * 1099511628211
+	}
+	return sum
+}
+
+// The same program, straight to a server and over lanes: every answer and the final tree must be the same.
+func TestLanesCannotBeSeen(t *testing.T) {
+	for name, c := range map[string]struct {
+		start    server
+		oneByOne bool // pkg/sftp's server works on several requests at once, so bursts have more than one right outcome even straight
+	}{"openssh": {openssh(), false}, "library": {library, true}} {
+		t.Run(name, func(t *testing.T) {
+			if !c.oneByOne {
+				needServer(t)
+			}
+			count := &tally{}
+			rapid.Check(t, func(rt *rapid.T) {
+				p := genProgram(rt)
+				straight, over := scratch(t, rt), scratch(t, rt)
+				near := c.start(t, straight)
+				want := p.play(rt, near, straight, c.oneByOne, func(*wire) {})
+				near.Close()
+
+				cfg := small(p.lanes)
+				count.hear(&cfg)
+				news := &newsreader{}
+				cfg.Log = slog.New(news)
+				striped, result := behind(t, c.start, over, cfg, p.lane)
+				got := p.play(rt, striped, over, c.oneByOne, func(w *wire) { news.await(w) })
+				striped.CloseWrite()
+				if err := <-result; err != nil {
+					rt.Fatalf("Run: %v", err)
+				}
+				striped.Close()
+				if diff := cmp.Diff(want, got); diff != "" {
+					rt.Fatalf("answers differ (- straight, + striped):\n%s", diff)
+				}
+				if diff := cmp.Diff(tree(rt, straight), tree(rt, over)); diff != "" {
+					rt.Fatalf("trees differ (- straight, + striped):\n%s", diff)
+				}
+			})
+			t.Logf("%d transfers striped, %d lanes opened, %d lost", count.striped(), count.opened, count.lost)
+			if count.striped() == 0 {
+				t.Error("no file was striped, so nothing was tested")
+			}
+		})
+	}
+}
+
+func scratch(t *testing.T, rt *rapid.T) string {
+	dir, err := os.MkdirTemp(t.TempDir(), "")
+	if err != nil {
+		rt.Fatalf("%v", err)
+	}
+	plant(rt, dir)
+	return dir
+}
+
+func (p program) lane(l io.ReadWriteCloser) io.ReadWriteCloser {
+	f := &faulty{ReadWriteCloser: l, delay: p.delay}
+	f.left.Store(math.MaxInt64)
+	if p.death >= 0 {
+		f.left.Store(p.death)
+	}
+	return f
+}
