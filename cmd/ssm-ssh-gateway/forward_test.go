@@ -87,6 +87,17 @@ func serveEcho(t *testing.T, host string) string {
 	return port
 }
 
+func dialLocal(t *testing.T, port string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
 // roundTrip sends n bytes and wants them back.
 func roundTrip(t *testing.T, network, address string, n int) {
 	t.Helper()

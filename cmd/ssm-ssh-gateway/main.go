@@ -39,6 +39,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
+	if calledAsPlugin(os.Args[0]) {
+		os.Exit(runPlugin(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr)
 	stop()

@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){
 		"ssm-ssh-gateway": func() { os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr)) },
+		pluginName:        func() { os.Exit(runPlugin(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout}, os.Stderr)) },
 	})
 }
 
