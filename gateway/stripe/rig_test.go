@@ -312,30 +312,40 @@ func readOf(h []byte, off uint64, n uint32) func(uint32) []byte {
 	return func(id uint32) []byte { return appendRead(nil, id, h, off, n) }
 }
 
-// newsreader hears from the log that files were striped.
+// newsreader hears from the log that files were striped, or why not.
 type newsreader struct {
 	slog.Handler
-	striped atomic.Int64
-	seen    int64
+	striped, refused atomic.Int64
+	seen             int64
 }
 
 func (n *newsreader) Enabled(context.Context, slog.Level) bool { return true }
 
 func (n *newsreader) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "striping a file" {
+	switch r.Message {
+	case "striping a file":
 		n.striped.Add(1)
+	case "no further lane for a file":
+		n.refused.Add(1)
 	}
 	return nil
 }
 
-// await makes harmless round trips until a file more is striped, or so many that none is going to be.
-func (n *newsreader) await(w *wire) {
+// await makes harmless round trips until it is decided whether a file more is striped; at most so many.
+func (n *newsreader) await(w *wire, most int) {
 	w.t.Helper()
-	for range 100 {
-		if now := n.striped.Load(); now > n.seen {
+	for range most {
+		if now := n.striped.Load() + n.refused.Load(); now > n.seen {
 			n.seen = now
 			return
 		}
 		w.one(func(id uint32) []byte { return appendOnHandle(nil, typStat, id, []byte(".")) }).release()
 	}
 }
+
+// bufioOf reads no further than it is asked to.
+func bufioOf(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(oneByte{r}, 16) }
+
+type oneByte struct{ io.Reader }
+
+func (o oneByte) Read(b []byte) (int, error) { return o.Reader.Read(b[:1]) }

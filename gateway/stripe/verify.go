@@ -71,7 +71,7 @@ func (p *Proxy) verified(f *file, fresh []*attachment, c comparison) {
 	if len(c.differ) > 0 {
 		p.leaveAlone(f, "a further lane opened another file under the same name, or the file is changing")
 	}
-	if f.most < 1+len(f.on) {
+	if f.striped && f.most < 1+len(f.on) {
 		f.most = 1 + len(f.on)
 		p.cfg.Log.Debug("striping a file", "path", string(f.path), "lanes", f.most, "write", f.writes)
 	}
