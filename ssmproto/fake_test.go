@@ -54,6 +54,7 @@ type fake struct {
 	pings      int
 	deaf       bool // answers no pings and hears nothing
 	stop       chan struct{}
+	stopped    bool
 }
 
 const portRequest = `{"AgentVersion":"3.3.987.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":` +
@@ -83,6 +84,7 @@ func (f *fake) shutdown() {
 	default:
 	}
 	close(f.stop)
+	f.with(func() { f.stopped = true })
 	_ = f.server.Close()
 	f.cut()
 	f.serving.Wait()
@@ -286,6 +288,7 @@ func (f *fake) send(kind PayloadType, payload []byte) {
 	frame := m.Append(nil)
 	f.unacked[f.next] = frame
 	f.next++
+	f.changed.Broadcast()
 	f.mu.Unlock()
 	f.emit(frame)
 }
@@ -344,15 +347,20 @@ func (f *fake) deliver(frame []byte) {
 	}
 }
 
-// repeat resends what was not acknowledged, all of it, twenty times a second.
+// repeat resends what was not acknowledged, all of it, twenty times a second. It sleeps while there is nothing, for the sake of virtual days.
 func (f *fake) repeat() {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		f.mu.Lock()
+		for len(f.unacked) == 0 && !f.stopped {
+			f.changed.Wait()
+		}
+		f.mu.Unlock()
+		timer := time.NewTimer(50 * time.Millisecond)
 		select {
 		case <-f.stop:
+			timer.Stop()
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 		var frames [][]byte
 		f.with(func() {
