@@ -21,7 +21,7 @@ LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 # Tests find programs on the path like anybody else: ours first, and sshd, which Debian keeps out of an ordinary user's path.
 export PATH := $(TOOLS)/bin:$(TOOLS)/venv/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: build test test-quick lint fmt bench bench-quick bench-micro demo chaos fuzz tools check-cross clean help
+.PHONY: build test test-quick lint fmt bench bench-quick bench-micro demo compat chaos fuzz tools check-cross clean help
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench-micro: ## go test -bench: BENCH, BENCHTIME, PKG
 
 demo: ## a gateway, an AWS and a target on this machine; prints what to type
 	$(GO) run ./cmd/ssm-ssh-gateway demo
+
+compat: ## every client through the gateway, OpenSSH's own tests, 10,000 commands; writes docs/compatibility.md
+	COMPAT=1 scripts/prepare-test
+	cd integration/compat && COMPAT=1 $(GO) test -count=1 -timeout 120m
 
 chaos: ## random schedules of trouble for SECONDS; a failure names its SEED
 	@$(GO) run ./integration/chaos $(if $(SEED),-seed $(SEED) $(if $(SECONDS),-seconds $(SECONDS)),-seconds $(or $(SECONDS),60))

@@ -18,11 +18,17 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
+// The machine has two names, since the scripts have two kinds of connection: to an sshd that their ProxyCommand starts (ssh_proxy), and to one that they
+// have started before and that listens (ssh_config).
 const (
-	regressTarget = lab.TwinInstance
-	firstUserID   = 60000 // of osUser on the machine (package instance)
-	keysCommand   = "/mnt/keys.sh"
-	sftpServer    = "/usr/lib/openssh/sftp-server"
+	inetdTarget  = lab.TwinInstance
+	daemonTarget = lab.OtherTwinInstance
+)
+
+const (
+	firstUserID = 60000 // of osUser on the machine (package instance)
+	keysCommand = "/mnt/keys.sh"
+	sftpServer  = "/usr/lib/openssh/sftp-server"
 )
 
 // enterMachine becomes the machine's user, in a mount namespace with the machine's accounts: $1 is the machine's directory, $2 the keys command, the rest
@@ -40,7 +46,6 @@ exec setpriv --reuid 60000 --regid 60000 --clear-groups "$@"`
 type regressMachine struct {
 	world       *world
 	dir, keys   string
-	listener    net.Listener
 	wait        sync.WaitGroup
 	connections atomic.Int64
 	made        *scriptRun // the last one, which has keys of every type
@@ -51,27 +56,34 @@ type regressMachine struct {
 
 func startRegressMachine(t *testing.T, w *world) *regressMachine {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &regressMachine{world: w, dir: filepath.Join(w.dir, "regress"), keys: filepath.Join(w.dir, "regress-keys.sh"), listener: listener}
+	m := &regressMachine{world: w, dir: filepath.Join(w.dir, "regress"), keys: filepath.Join(w.dir, "regress-keys.sh")}
 	script, err := os.ReadFile(filepath.Join(w.dir, "machine", "keys.sh"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	script = []byte(strings.ReplaceAll(string(script), machine, regressTarget))
+	script = []byte(strings.ReplaceAll(string(script), machine, inetdTarget+","+daemonTarget))
 	if err := errors.Join(os.Mkdir(m.dir, 0o755), os.WriteFile(m.keys, script, 0o644)); err != nil { //nolint:gosec // the machine's user passes through
 		t.Fatal(err)
 	}
-	m.wait.Go(m.accept)
+	m.listen(t, inetdTarget, m.inetd)
+	m.listen(t, daemonTarget, m.relay)
+	return m
+}
+
+// listen puts a login service behind a name of the machine.
+func (m *regressMachine) listen(t *testing.T, name string, serve func(net.Conn, *scriptRun)) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.wait.Go(func() { m.accept(listener, serve) })
 	t.Cleanup(func() { _ = listener.Close(); m.wait.Wait() })
 	var fast agent.Config
 	fast.Quirks.Fast = true
-	if err := w.lab.Attach(context.Background(), regressTarget, listener.Addr().String(), fast); err != nil {
+	if err := m.world.lab.Attach(context.Background(), name, listener.Addr().String(), fast); err != nil {
 		t.Fatal(err)
 	}
-	return m
 }
 
 // use makes the sshd of this script the one that answers.
@@ -89,9 +101,9 @@ func (m *regressMachine) inside(dir string, program ...string) *exec.Cmd {
 	return cmd
 }
 
-func (m *regressMachine) accept() {
+func (m *regressMachine) accept(listener net.Listener, serve func(net.Conn, *scriptRun)) {
 	for {
-		conn, err := m.listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -102,47 +114,48 @@ func (m *regressMachine) accept() {
 			now := m.now
 			m.mu.Unlock()
 			if now != nil {
-				m.serve(conn.(*net.TCPConn), now)
+				serve(conn, now)
 			}
 		})
 	}
 }
 
-// serve gives a connection to the script's sshd: the one that listens, if the script has started one, else one for this connection alone, as the
-// script's own ProxyCommand would.
-func (m *regressMachine) serve(conn *net.TCPConn, o *scriptRun) {
-	if _, err := os.Stat(o.path("pidfile")); err == nil {
-		m.relay(conn, o.port)
-		return
-	}
-	socket, err := conn.File()
+// inetd runs the script's sshd for one connection, as the script's own ProxyCommand would: on pipes, so that sshd sees no address here either.
+func (m *regressMachine) inetd(conn net.Conn, o *scriptRun) {
+	cmd := m.inside(o.dir, "sh", o.path("sshd-log-wrapper.sh"), o.path("sshd.log"), o.path("through/sshd"), "-i", "-f", o.path("sshd_proxy"))
+	cmd.Env = o.environ()
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return
 	}
-	cmd := m.inside(o.dir, "sh", o.path("sshd-log-wrapper.sh"), o.path("sshd.log"), o.path("through/sshd"), "-i", "-f", o.path("sshd_proxy"))
-	cmd.Stdin, cmd.Stdout = socket, socket
-	cmd.Env = o.environ()
-	err = cmd.Start()
-	_ = socket.Close()
-	_ = conn.Close() // sshd has it now
-	if err == nil {
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return
+	}
+	if cmd.Start() == nil {
+		relay(conn, conn, stdin, stdout)
 		_ = cmd.Wait()
 	}
 }
 
-func (m *regressMachine) relay(conn *net.TCPConn, port int) {
-	far, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// relay leads to the sshd that the script has started.
+func (m *regressMachine) relay(conn net.Conn, o *scriptRun) {
+	far, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
 	if err != nil {
 		return
 	}
-	defer func() { _ = far.Close() }()
+	relay(conn, conn, far, far)
+}
+
+// relay carries bytes until sshd ends, or the connection does.
+func relay(conn net.Conn, fromGateway io.Reader, toSSHD io.WriteCloser, fromSSHD io.Reader) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = io.Copy(far, conn)
-		_ = far.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(toSSHD, fromGateway)
+		_ = toSSHD.Close()
 	}()
-	_, _ = io.Copy(conn, far)
+	_, _ = io.Copy(conn, fromSSHD)
 	_ = conn.Close()
 	<-done
 }

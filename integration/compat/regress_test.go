@@ -138,7 +138,7 @@ func (o *scriptRun) environ() []string {
 		"BUILDDIR=" + o.dir, "TEST_SHELL=sh", "TEST_SSH_UNSAFE_PERMISSIONS=1", "TEST_SSH_ECC=yes", "TEST_SSH_PLINK=plink", "TEST_SSH_PUTTYGEN=puttygen",
 		fmt.Sprintf("TEST_SSH_PORT=%d", o.port),
 		"TEST_SSH_SSH=" + o.path("through/ssh"), "TEST_SSH_SSHD=" + o.path("through/sshd"), "TEST_SSH_SFTPSERVER=" + o.path("through/sftp-server"),
-		"TEST_SSH_SSH_CONFOPTS=ProxyCommand /usr/bin/ssh -F " + o.path("through/ssh_config") + " -W " + regressTarget + ":22 gateway\n" +
+		"TEST_SSH_SSH_CONFOPTS=ProxyCommand /usr/bin/ssh -F " + o.path("through/ssh_config") + " -W ${MACHINE:-" + inetdTarget + "}:22 gateway\n" +
 			"KnownHostsCommand /bin/cat " + o.path("through/known_hosts"),
 	}
 }
@@ -174,10 +174,8 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 			"UserKnownHostsFile %s\nLogLevel ERROR\nBatchMode yes\n"+
 			"Host target\nHostName %s\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile %s\nProxyJump gateway\nLogLevel ERROR\nBatchMode yes\n",
 			host, gatewayPort, person, obj.path("ssh-ed25519"), obj.path("through/known_hosts"),
-			regressTarget, osUser, obj.path("ssh-ed25519"), obj.path("through/known_hosts")),
-		// The scripts try every algorithm that ssh -Q lists, with their own sshd in mind; those the gateway has are those to try.
-		"through/ssh": "#!/bin/bash\nfor word; do\n\tif [ \"$last\" = -Q ] && [ -e " + obj.path("through/") + "$word ]; then\n" +
-			"\t\texec grep -Fxf " + obj.path("through/") + "$word <(/usr/bin/ssh \"$@\")\n\tfi\n\tlast=$word\ndone\nexec /usr/bin/ssh \"$@\"\n",
+			inetdTarget, osUser, obj.path("ssh-ed25519"), obj.path("through/known_hosts")),
+		"through/ssh":    sshForScripts(obj),
 		"through/cipher": lines(algorithms.Ciphers), "through/mac": lines(algorithms.MACs), "through/kex": lines(algorithms.KeyExchanges),
 		"through/sshd": "#!/bin/sh\nexec /usr/sbin/sshd -o AuthorizedKeysCommand=" + keysCommand + " -o AuthorizedKeysCommandUser=" + osUser + " -o UsePAM=no \"$@\"\n",
 		// Run by sshd it is the machine's; run by sftp -D, which starts a server without any network, it is the one across the gateway.
@@ -202,6 +200,20 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 		return nil, fmt.Errorf("chown: %w: %s", err, out)
 	}
 	return obj, nil
+}
+
+// sshForScripts is ssh. It chooses the kind of connection (regress_machine_test.go), and it lists for ssh -Q only what the gateway has too: the scripts try
+// every algorithm that is listed, with their own sshd in mind.
+func sshForScripts(obj *scriptRun) string {
+	return `#!/bin/bash
+for word; do
+	case $word in *ssh_proxy*) proxy=1 ;; *ssh_config*) export MACHINE=` + daemonTarget + ` ;; esac
+	[ "$last" = -Q ] && [ -e ` + obj.path("through/") + `"$word" ] && exec grep -Fxf ` + obj.path("through/") + `"$word" <(/usr/bin/ssh "$@")
+	last=$word
+done
+[ -z "$proxy" ] || unset MACHINE
+exec /usr/bin/ssh "$@"
+`
 }
 
 func lines(words []string) string { return strings.Join(words, "\n") + "\n" }

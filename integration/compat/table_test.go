@@ -80,8 +80,8 @@ What is not run has its reason beside it.
 
 `
 
-// finish writes the document and says the result in one line.
-func (tb *table) finish(out io.Writer) error {
+// finish says the result, in one line after those that are not well, and writes the document if that is all of the suite.
+func (tb *table) finish(out io.Writer, all bool) error {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	var text bytes.Buffer
@@ -111,6 +111,9 @@ func (tb *table) finish(out io.Writer) error {
 		}
 	}
 	fmt.Fprintln(out, sum)
+	if !all {
+		return nil
+	}
 	return os.WriteFile(tablePath, text.Bytes(), 0o644) //nolint:gosec // a document
 }
 
