@@ -101,6 +101,9 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		return
 	}
 	p.begin(o)
+	if o.file != nil && (o.kind == read || o.kind == write) {
+		o.file.turn = append(o.file.turn, o)
+	}
 	switch {
 	case o.closes && !o.pinned:
 		p.closeFile(o, pkt)
@@ -158,7 +161,8 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 	p.deliver(o, pkt)
 }
 
-// deliver gives the client its answer.
+// deliver gives the client its answer, those to READs and WRITEs of one file in the order of the requests. SFTP does not ask for that, but OpenSSH's
+// clients since 9.0 do: after a copy in place, which scp's are, they cut the file where the first answer out of order came.
 func (p *Proxy) deliver(o *op, pkt *packet) {
 	pkt.setID(o.id)
 	p.done(o)
@@ -166,5 +170,18 @@ func (p *Proxy) deliver(o *op, pkt *packet) {
 		o.pkt.release()
 		o.pkt = nil
 	}
-	p.toClient.put(pkt)
+	f := o.file
+	if f == nil || o.closes || len(f.turn) == 0 {
+		p.toClient.put(pkt)
+		return
+	}
+	o.answer = pkt
+	p.early += len(pkt.bytes())
+	for len(f.turn) > 0 && f.turn[0].answer != nil {
+		next := f.turn[0]
+		p.early -= len(next.answer.bytes())
+		p.toClient.put(next.answer)
+		next.answer, f.turn[0] = nil, nil
+		f.turn = f.turn[1:]
+	}
 }

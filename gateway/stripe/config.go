@@ -55,6 +55,7 @@ type Transfer struct {
 const (
 	maxOutstanding = 1024    // requests of the client's without an answer
 	maxQueued      = 4 << 20 // bytes of WRITEs waiting for a lane
+	maxEarly       = 8 << 20 // bytes of answers that wait for earlier ones; then only the earliest request of each file is sent on
 	maxUnsent      = 1 << 20 // bytes waiting to be written to the client or to the first lane
 	maxFiles       = 256     // open files that are watched for being worth it; further ones stay on the first lane
 	maxFailures    = 3       // lanes that could not be opened or died, until no further is tried

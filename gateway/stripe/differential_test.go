@@ -277,7 +277,7 @@ func TestLanesCannotBeSeen(t *testing.T) {
 				news := &newsreader{}
 				cfg.Log = slog.New(news)
 				striped, result := behind(t, c.start, over, cfg, p.lane)
-				got := p.play(rt, striped, over, c.oneByOne, func(w *wire) { news.await(w, 100) })
+				got := p.play(rt, striped, over, c.oneByOne, func(w *wire) { news.await(w, 50) })
 				striped.CloseWrite()
 				if err := <-result; err != nil {
 					rt.Fatalf("Run: %v", err)

@@ -6,8 +6,8 @@
 //
 // # What is promised
 //
-// The client gets the answers that the server alone would have given, had nobody but the client touched the files. Answers may come in another order,
-// as version 3 allows. In particular:
+// The client gets the answers that the server alone would have given, had nobody but the client touched the files. Those to the READs and WRITEs of one
+// file come in the order of the requests; answers about different files may change places, as version 3 allows. In particular:
 //
 //   - A WRITE is answered when the server that did it has answered, never earlier. fsync@openssh.com, CLOSE, FSTAT and everything else that
 //     is not a READ or WRITE waits for the striped requests it could see or disturb, and goes to the first lane. Overlapping ranges keep their order, even
@@ -33,5 +33,5 @@
 // # Memory
 //
 // One stream holds at most 4 MiB of WRITEs that wait for a lane, Config.LaneWindow per lane of WRITEs without an answer, Config.ReadAhead of data read ahead,
-// 1 MiB of unsent answers, and a packet (at most 1 MiB, usually 32 or 256 KiB) per stream that is being read.
+// 8 MiB and a LaneWindow per lane of answers that came before their turn, 1 MiB of unsent answers, and a packet (at most 1 MiB, usually 32 or 256 KiB) per stream that is being read.
 package stripe

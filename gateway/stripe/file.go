@@ -27,11 +27,12 @@ type file struct {
 	inquired bool
 	off      string // why no further lane opens it
 	on       []*attachment
-	striped  bool // further lanes have it
-	checking bool // views are being compared
-	holding  bool // counted in Proxy.verifying
-	base     view // when it was first striped
-	most     int  // lanes that had it at a time
+	striped  bool  // further lanes have it
+	checking bool  // views are being compared
+	holding  bool  // counted in Proxy.verifying
+	turn     []*op // READs and WRITEs in the order the client sent them, until their answers have been passed on
+	base     view  // when it was first striped
+	most     int   // lanes that had it at a time
 
 	read, written int64
 	acked         uint64 // end of the farthest write that was confirmed while striped

@@ -31,7 +31,8 @@ type op struct {
 	own   func(*packet, error) // for the answer to a request of our own; the packet is nil when the lane is gone
 	chunk *chunk               // read ahead
 
-	place int // in Proxy.outstanding
+	answer *packet // waits for the answers to earlier requests on the file
+	place  int     // in Proxy.outstanding
 }
 
 // opening is what an OPEN asked for.

@@ -47,6 +47,7 @@ type Proxy struct {
 	queue       []*op // striped, not yet on a lane
 	queued      int   // bytes of WRITEs in queue
 	verifying   int   // files that are written and being compared: nothing may change meanwhile
+	early       int   // bytes of answers that wait for earlier ones
 	ahead       int   // bytes read ahead, under way or kept
 	lastID      uint32
 	scratch     []byte // for making small packets

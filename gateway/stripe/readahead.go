@@ -74,6 +74,7 @@ func (p *Proxy) fromAhead(o *op) bool {
 	p.done(o)
 	c.op.chunk, c.op.id = nil, o.id
 	p.begin(c.op)
+	f.turn[len(f.turn)-1] = c.op // in o's place, which was the last to come
 	return true
 }
 

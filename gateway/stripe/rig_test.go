@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -18,7 +19,16 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(proxyFor); dir != "" {
+		if err := serveAsProxy(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // opensshServer is the server nearly every machine has.
 const opensshServer = "/usr/lib/openssh/sftp-server"
@@ -47,15 +57,23 @@ func (d *duplex) Close() error {
 
 func pipe(t testing.TB) (a, b *duplex) {
 	t.Helper()
-	r1, w1, err := os.Pipe()
+	a, b, err := newPipe()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return a, b
+}
+
+func newPipe() (a, b *duplex, err error) {
+	r1, w1, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
 	}
 	r2, w2, err := os.Pipe()
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	return &duplex{r: r1, w: w2}, &duplex{r: r2, w: w1}
+	return &duplex{r: r1, w: w2}, &duplex{r: r2, w: w1}, nil
 }
 
 // server starts SFTP servers whose working directory is a given one.
@@ -67,17 +85,27 @@ func openssh(args ...string) server {
 	}
 }
 
-// process runs a program that speaks SFTP on its standard input and output.
 func process(t testing.TB, dir string, argv ...string) io.ReadWriteCloser {
-	near, far := pipe(t)
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, far.r, far.w
-	if err := cmd.Start(); err != nil {
+	t.Helper()
+	p, err := startProcess(dir, argv...)
+	if err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// startProcess runs a program that speaks SFTP on its standard input and output.
+func startProcess(dir string, argv ...string) (io.ReadWriteCloser, error) {
+	near, far, err := newPipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, far.r, far.w
+	err = cmd.Start()
 	far.Close()
 	near.end = func() { cmd.Wait() }
-	return near
+	return near, err
 }
 
 // library is a server of another make: pkg/sftp's.

@@ -34,7 +34,10 @@ func (p *Proxy) enqueue(o *op) {
 func (p *Proxy) schedule() {
 	kept := p.queue[:0]
 	for _, o := range p.queue {
-		l := p.laneFor(o)
+		var l *lane
+		if p.early < maxEarly || o.file.turn[0] == o {
+			l = p.laneFor(o)
+		}
 		if l == nil {
 			kept = append(kept, o)
 			continue
