@@ -10,22 +10,26 @@ import (
 	"time"
 )
 
-// playReal plays schedules over real sockets, some at a time.
+// playReal plays schedules over real sockets, some at a time, each worker in a world of its own: setting the faults of one session throws
+// the dice of all in the same world anew.
 func playReal(ctx context.Context, l limits, out io.Writer) (t tally, err error) {
 	workers := max(1, l.workers)
 	if l.time == 0 {
 		workers = min(workers, max(1, l.schedules))
 	}
-	w, err := newWorld()
-	if err != nil {
-		return t, err
-	}
+	errs := make(chan error, workers)
 	until := time.Now().Add(l.time)
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var working sync.WaitGroup
 	for range workers {
 		working.Go(func() {
+			w, worldErr := newWorld()
+			if worldErr != nil {
+				errs <- worldErr
+				return
+			}
+			defer func() { errs <- w.close() }()
 			for ctx.Err() == nil {
 				n := next.Add(1) - 1
 				if l.time > 0 && !time.Now().Before(until) || l.time == 0 && n >= uint64(l.schedules) {
@@ -50,6 +54,10 @@ func playReal(ctx context.Context, l limits, out io.Writer) (t tally, err error)
 		})
 	}
 	working.Wait()
+	close(errs)
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
 	fmt.Fprintf(out, "over real sockets, from SEED=%d: %d schedules, %d failed\n", l.seed, t.played, t.failed)
-	return t, errors.Join(context.Cause(ctx), w.close())
+	return t, errors.Join(context.Cause(ctx), err)
 }
