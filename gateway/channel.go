@@ -72,6 +72,7 @@ type channel struct {
 
 	started      func()        // opens the gate: the machine has been asked to run a program, and agreed
 	running      chan struct{} // the gate
+	inputEnded   chan struct{} // the client has ended its data
 	clientEnded  chan struct{} // the client has closed, and its requests are done
 	targetEnded  chan struct{} // the machine has closed, and its requests are done
 	upDone       chan struct{} // the machine has our close
@@ -187,7 +188,7 @@ func (b *bridge) newChannel(info *channelInfo, client end, target *landing) *cha
 	c := &channel{
 		bridge: b, info: info, client: client, placedGate: make(chan struct{}),
 		running: make(chan struct{}), exited: make(chan struct{}),
-		clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
+		inputEnded: make(chan struct{}), clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
 		upDone: make(chan struct{}),
 	}
 	c.asked = b.newQueue(c.fromClient)
@@ -238,6 +239,7 @@ func (c *channel) carryUp() {
 			c.bridge.heard.Add(1)
 			c.measure(to, n)
 		})
+		close(c.inputEnded)
 		_ = to.ch.CloseWrite()
 	}
 	<-c.clientEnded
@@ -313,7 +315,9 @@ func (c *channel) countDown(from *landing, n int) {
 }
 
 // holdEOF lets the exit status go first: the order in which sshd sends both is a matter of luck, and some clients read the status only until EOF.
-// A program may also close its output long before it ends, so the wait is short.
+// A program may also close its output long before it ends, so the wait is short, unless the client has ended its input: then EOF makes OpenSSH's client close
+// the channel, the library answers a close at once, and the status, when it comes, has nowhere to go. A client that waits for EOF to end its input has
+// not ended it, so that nobody waits for each other.
 func (c *channel) holdEOF() {
 	if !c.isSession() {
 		return
@@ -323,7 +327,20 @@ func (c *channel) holdEOF() {
 	select {
 	case <-c.exited:
 	case <-c.targetEnded:
+	case <-c.clientEnded:
 	case <-limit.C:
+		if closedAlready(c.inputEnded) {
+			c.awaitExit()
+		}
+	}
+}
+
+// awaitExit waits for the program to end, or anybody to leave.
+func (c *channel) awaitExit() {
+	select {
+	case <-c.exited:
+	case <-c.targetEnded:
+	case <-c.clientEnded:
 	}
 }
 

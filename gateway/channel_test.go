@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -129,6 +130,40 @@ func TestExitStatusPrecedesEOFAndClose(t *testing.T) {
 				t.Errorf("frames: %v", f.sent)
 			}
 		})
+	}
+}
+
+// TestExitStatusOfAProgramThatClosedItsOutputEarly has a client without input: EOF would make OpenSSH's client close the channel before the status comes.
+func TestExitStatusOfAProgramThatClosedItsOutputEarly(t *testing.T) {
+	var f frames
+	over := make(chan struct{})
+	r := newRig(t, rigOptions{
+		wrap:   f.wrap,
+		config: func(c *bridgeConfig) { c.limits.eofHold = time.Millisecond },
+		onOpen: runProgram(func(ch ssh.Channel, _ string) {
+			_, _ = io.ReadAll(ch)
+			_ = ch.CloseWrite()
+			select { // what must not happen can only be waited for
+			case <-over:
+			case <-time.After(100 * time.Millisecond):
+			}
+			exitWith(ch, 3)
+			_ = ch.Close()
+		}),
+	})
+	ch, reqs := r.channel(t, "session", nil)
+	go ssh.DiscardRequests(reqs)
+	if ok, err := ch.SendRequest("exec", true, ssh.Marshal(struct{ S string }{"work"})); !ok || err != nil {
+		t.Fatalf("exec: %v, %v", ok, err)
+	}
+	_ = ch.CloseWrite()
+	_, _ = io.ReadAll(ch)
+	close(over)
+	receive(t, r.watch.closed, "the channel's end")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if status, eof := slices.Index(f.sent, "exit-status"), slices.Index(f.sent, "EOF"); status < 0 || eof < status {
+		t.Errorf("frames: %v", f.sent)
 	}
 }
 
