@@ -22,6 +22,7 @@ import (
 // laptop is the AWS side of the commands that need no gateway: they use whatever credentials this machine has.
 type laptop struct {
 	region, profile string
+	regions         []string    // where to look for machines; empty is region
 	asking          atomic.Bool // the terminal may be used to ask for an MFA code
 }
 
@@ -34,7 +35,7 @@ func (l *laptop) flags(flags *pflag.FlagSet) {
 func (l *laptop) open(ctx context.Context) (*awscloud.Cloud, error) {
 	l.asking.Store(true)
 	return awscloud.New(ctx, awscloud.Config{
-		Region: l.region, Profile: l.profile, MFACode: l.askMFA, Logger: slog.New(slog.DiscardHandler),
+		Region: l.region, Regions: l.regions, Profile: l.profile, MFACode: l.askMFA, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

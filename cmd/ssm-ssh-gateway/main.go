@@ -91,7 +91,8 @@ Try it without an AWS account:
 		return &exitError{Code: exitUsage, Err: fmt.Errorf("%w\ntry '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newServeCommand(), newConnectCommand(), newForwardCommand(), newShellCommand(), newExecCommand(), newDemoCommand(), newCheckCommand(), newExplainCommand(),
+		newServeCommand(), newConnectCommand(), newForwardCommand(), newShellCommand(), newExecCommand(), newLsCommand(),
+		newDemoCommand(), newCheckCommand(), newExplainCommand(),
 		newKnownHostsCommand(), newSSHConfigCommand(), newPinsCommand(), newHealthcheckCommand(), newVersionCommand(),
 	)
 	return root

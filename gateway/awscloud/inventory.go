@@ -3,7 +3,6 @@ package awscloud
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -27,12 +26,18 @@ type Listed struct {
 	OS string
 }
 
+// Missing is a part of a list that could not be had.
+type Missing struct {
+	Region string
+	Err    error
+}
+
 // Inventory asks all configured accounts and regions anew for the machines that are not gone: EC2 instances and hybrid nodes, whatever their agents do,
-// sorted by name and then by place. Each fault is a place, or a part of what is told of it, that is missing.
-func (c *Cloud) Inventory(ctx context.Context) (machines []Listed, faults []error) {
+// sorted by name and then by place. What could not be asked is missing: the machines of a region, or what is told of their agents.
+func (c *Cloud) Inventory(ctx context.Context) (machines []Listed, missing []Missing) {
 	ctx, end, ok := c.bound(ctx, c.cfg.ResolveTimeout)
 	if !ok {
-		return nil, []error{&authz.Refusal{Reason: authz.ReasonShuttingDown}}
+		return nil, []Missing{{Err: &authz.Refusal{Reason: authz.ReasonShuttingDown}}}
 	}
 	defer end()
 	var mu sync.Mutex
@@ -40,19 +45,19 @@ func (c *Cloud) Inventory(ctx context.Context) (machines []Listed, faults []erro
 	group.SetLimit(searchWidth)
 	for _, p := range c.placesFor(&target{}) {
 		group.Go(func() error {
-			here, missing := c.inventoryOf(ctx, p)
+			here, faults := c.inventoryOf(ctx, p)
 			mu.Lock()
 			defer mu.Unlock()
 			machines = append(machines, here...)
-			for _, err := range missing {
-				faults = append(faults, fmt.Errorf("%s: %w", p.region, err))
+			for _, err := range faults {
+				missing = append(missing, Missing{p.region, err})
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // faults are collected beside
 	slices.SortFunc(machines, func(a, b Listed) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Place(), b.Place())) })
-	return machines, faults
+	return machines, missing
 }
 
 // inventoryOf joins what EC2 and what Systems Manager know of one place.
