@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -107,8 +109,11 @@ func TestLoginRows(t *testing.T) {
 
 func TestTransferRows(t *testing.T) {
 	results := map[string]*flows{}
-	for name, rate := range map[string]float64{"plain ssh": 60, "CLI + plugin": 0.5, "connect": 1, inspected.name: 4, inspected16.name: 30, passthrough.name: 2} {
-		results[name] = &flows{flow{rate: samples{rate}, cost: samples{0.2}}, flow{rate: samples{rate}, cost: samples{0.2}}}
+	for name, rate := range map[string]float64{"plain ssh": 60, "CLI + plugin": 0.5, "connect": 1, inspected16.name: 30, passthrough.name: 2} {
+		results[name] = &flows{down: flow{samples{rate}, samples{0.2}}, up: flow{samples{rate}, samples{0.2}}}
+	}
+	for _, v := range laneVariants {
+		results[v.name] = &flows{down: flow{samples{float64(v.lanes) / 2}, samples{0.2}}, up: flow{samples{float64(v.lanes) / 2}, samples{0.2}}}
 	}
 	results["plain ssh"].down.cost = nil // nobody in the middle
 	rows := transferRows(awsLike, results)
@@ -119,7 +124,10 @@ func TestTransferRows(t *testing.T) {
 		}
 		return rows[at]
 	}
-	if r := find("scp down: gateway, 1 lane ÷ plugin"); r.Value != 8 || r.verdict() != "ok" {
+	if r := find("scp down: gateway, 1 lane ÷ plugin"); r.Value != 1 || r.verdict() != "-" {
+		t.Errorf("%+v", r)
+	}
+	if r := find("scp down: gateway, 8 lanes ÷ plugin"); r.Value != 8 || r.verdict() != "ok" {
 		t.Errorf("%+v", r)
 	}
 	if r := find("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin"); r.Value != 60 || r.Goal != atLeast(15) {
@@ -128,8 +136,13 @@ func TestTransferRows(t *testing.T) {
 	if r := find("CPU per MiB up: connect ÷ plugin"); r.Value != 1 || r.verdict() != "short" {
 		t.Errorf("%+v", r)
 	}
-	if r := costRow("x", flow{}, flow{}, goal{}); r.verdict() != "failed" || !errors.Is(r.Err, errNoProc) {
-		t.Errorf("without /proc: %+v", r)
+	if r := costRow("x", flow{}, flow{}, goal{}); r.verdict() != "failed" || !errors.Is(r.Err, errNoCost) {
+		t.Errorf("without processor times: %+v", r)
+	}
+	results["lanes8"].err = errDiffers
+	rows = transferRows(awsLike, results)
+	if r := find("scp down: gateway, 8 lanes ÷ plugin"); r.verdict() != "failed" {
+		t.Errorf("a way that spoils files has a speed: %+v", r)
 	}
 }
 
@@ -174,11 +187,39 @@ gc 12 @1.015s 2%: 0.020+0.55+0.004 ms clock, 0.041+0.17/0.33/0.10+0.009 ms cpu, 
 	}
 }
 
-func TestMergeSettings(t *testing.T) {
-	config := table{"listen": "a", "session": table{"max_payload": 1024, "message_rate": 900}}
-	merge(config, table{"session": table{"lanes": 8}, "listen": "b"})
-	if diff := cmp.Diff(table{"listen": "b", "session": table{"max_payload": 1024, "message_rate": 900, "lanes": 8}}, config); diff != "" {
-		t.Errorf("merged (-want +got):\n%s", diff)
+// The clock of a process stands still while it sleeps, and runs while it works.
+func TestProcessorTime(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells")
+	}
+	before, err := processorTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sum := [32]byte{}; ; sum = sha256.Sum256(sum[:]) {
+		after, err := processorTime(os.Getpid())
+		if err != nil || after < before {
+			t.Fatalf("from %v to %v: %v", before, after, err)
+		}
+		if after > before {
+			break
+		}
+	}
+	if _, err := processorTime(1 << 22); err == nil { // above the largest number a process can have
+		t.Error("a process that is not there has used time")
+	}
+	if pid, err := descendant(os.Getppid(), filepath.Base(os.Args[0])); err != nil || pid != os.Getpid() {
+		t.Errorf("below %d: %d, %v", os.Getppid(), pid, err)
+	}
+}
+
+func TestLimitsOfVariants(t *testing.T) {
+	few := variant{lanes: 2}.limits()
+	if few["max_lanes_per_connection"] != 2 || few["max_connections"] != roomy["max_connections"] {
+		t.Errorf("%+v", few)
+	}
+	if _, set := (variant{}).limits()["max_lanes_per_connection"]; set {
+		t.Error("a variant has written into the limits of all")
 	}
 }
 
@@ -286,9 +327,11 @@ func TestOurCodecIsMeasured(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes as long as benchmarks do")
 	}
-	result, digest := ourCodec()
-	if !(result.ParseNs > 0 && result.AppendNs > 0 && digest > 0) {
-		t.Errorf("%+v, digest %v", result, digest)
+	if result := ourCodec(); !(result.ParseNs > 0 && result.AppendNs > 0) {
+		t.Errorf("%+v", result)
+	}
+	if digest := digestAlone(); !(digest > 0) {
+		t.Errorf("digest %v", digest)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -18,9 +19,8 @@ import (
 type variant struct {
 	name        string
 	maxPayload  int // bytes of one message towards the instance; 1024 when zero
+	lanes       int // that a connection may have; the gateway's default when zero
 	passthrough bool
-	lanes       int // for the plot; 1 when zero
-	settings    table
 	environ     []string
 }
 
@@ -29,19 +29,31 @@ type table = map[string]any
 
 var (
 	inspected   = variant{name: "inspected"}
-	inspected16 = variant{name: "inspected16k", maxPayload: 16 << 10}
+	inspected16 = variant{name: "inspected16k", lanes: 1, maxPayload: 16 << 10}
 	passthrough = variant{name: "passthrough", passthrough: true}
 )
 
-// laneVariants are the points of the plot; another number of lanes is another line, with the settings that ask for it.
+// laneVariants are the points of the plot, fewest lanes first; another number is another line.
 var laneVariants = []variant{
-	inspected,
+	{name: "lanes1", lanes: 1},
+	{name: "lanes2", lanes: 2},
+	{name: "lanes4", lanes: 4},
+	{name: "lanes8", lanes: 8},
 }
 
 // roomy are limits beyond anything measured here: all clients are one person at one address.
 var roomy = table{
 	"max_startups": "4000:30:8000", "max_startups_per_source": 4000, "max_connections": 8000, "max_connections_per_person": 4000,
-	"max_machines_per_connection": 4000, "connect_timeout": "5m", "login_grace": "5m",
+	"max_machines_per_connection": 4000, "max_lanes_per_person": 4000, "max_lanes_per_machine": 4000, "connect_timeout": "5m", "login_grace": "5m",
+}
+
+// limits are roomy, with the lanes of the variant.
+func (v variant) limits() table {
+	limits := maps.Clone(roomy)
+	if v.lanes > 0 {
+		limits["max_lanes_per_connection"] = v.lanes
+	}
+	return limits
 }
 
 // gatewayProcess is a gateway at work.
@@ -136,32 +148,16 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 	if w.messageRate != 0 {
 		session["message_rate"] = w.messageRate
 	}
-	for name, value := range map[string]any{
+	maps.Copy(config, table{
 		"listen": []string{addr}, "state_dir": state, "audit_log": filepath.Join(dir, "audit.jsonl"), "log_level": "info", "policies": []string{"policy.cedar"},
-		"revoked_keys": []string{}, "limits": roomy, "session": session,
-	} {
-		config[name] = value
-	}
-	merge(config, v.settings)
+		"revoked_keys": []string{}, "limits": v.limits(), "session": session,
+	})
 	if text, err = toml.Marshal(config); err != nil {
 		return "", err
 	}
 	path = filepath.Join(dir, "config.toml")
 	return path, errors.Join(os.WriteFile(filepath.Join(state, hostCA), key, 0o600), os.WriteFile(path, text, 0o600),
 		os.WriteFile(filepath.Join(dir, "policy.cedar"), []byte(policy), 0o600))
-}
-
-// merge puts settings over a configuration, tables key by key.
-func merge(config, settings table) {
-	for name, value := range settings {
-		inner, ours := value.(table)
-		there, theirs := config[name].(table)
-		if ours && theirs {
-			merge(there, inner)
-			continue
-		}
-		config[name] = value
-	}
 }
 
 // stop asks the gateway to end as a service manager does, and ends it.

@@ -30,13 +30,13 @@ type plan struct {
 }
 
 var fullPlan = plan{
-	logins: 7, transfers: 3, slow: 4, fast: 64, keys: 15 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "1s",
-	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 200, free.name: 2000},
+	logins: 5, transfers: 2, slow: 4, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
+	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 100, free.name: 1000},
 }
 
 var quickPlan = plan{
-	quick: true, logins: 3, transfers: 1, slow: 2, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "200ms",
-	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 20, free.name: 100},
+	quick: true, logins: 2, transfers: 1, slow: 2, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
+	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 10, free.name: 100},
 }
 
 // condition is the world in which something is measured.

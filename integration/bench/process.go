@@ -33,21 +33,6 @@ func timed(cmd *exec.Cmd) (time.Duration, error) {
 
 var errNoProc = errors.New("no /proc here: processor time and memory of other processes cannot be read")
 
-// clockTick is the unit of times in /proc/PID/stat: sysconf(_SC_CLK_TCK), which is 100 per second on every Linux that Go runs on.
-const clockTick = 10 * time.Millisecond
-
-// processorTime is what a process has used so far, without its children.
-func processorTime(pid int) (time.Duration, error) {
-	fields, err := procStat(pid)
-	if err != nil {
-		return 0, err
-	}
-	// Fields 14 and 15 of proc_pid_stat(5), utime and stime; the slice begins with field 3.
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
-}
-
 // procStat gives the fields of /proc/PID/stat from the third on: the second is a name that may hold spaces.
 func procStat(pid int) ([]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/referee"
 )
@@ -46,7 +47,12 @@ func findPrograms(ctx context.Context, dir, gateway string) (programs, error) {
 
 // buildGateway builds ours as make build does.
 func (p programs) buildGateway(ctx context.Context) error {
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p.gateway, "./cmd/ssm-ssh-gateway")
+	version, err := exec.CommandContext(ctx, "git", "-C", p.root, "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		version = []byte("unknown") // a copy of the tree without its history
+	}
+	flags := "-s -w -X main.buildVersion=" + strings.TrimSpace(string(version))
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", p.gateway, "./cmd/ssm-ssh-gateway")
 	build.Dir, build.Env, build.Stderr = p.root, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the gateway: %w", err)

@@ -60,7 +60,9 @@ func machineClass(b *bench) string {
 	}
 	ssh, _ := exec.Command("ssh", "-V").CombinedOutput()
 	aws, _ := exec.Command(b.programs.aws, "--version").Output()
-	lines = append(lines, fmt.Sprintf("- programs: %s, %s, %s; on the instance: %s", runtime.Version(), firstWord(ssh, ","), firstWord(aws, " "), b.kind))
+	own, _ := exec.Command(b.programs.gateway, "version").Output()
+	lines = append(lines, fmt.Sprintf("- programs: %s; %s, %s, %s; on the instance: %s",
+		firstWord(own, "\n"), runtime.Version(), firstWord(ssh, ","), firstWord(aws, " "), b.kind))
 	return strings.Join(lines, "\n") + "\n"
 }
 

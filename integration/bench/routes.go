@@ -20,6 +20,7 @@ type route struct {
 	carrier func(ssh int) (pid int, err error)
 	// slowDown and slowUp say that one lane moves about 1 MB/s whatever the machine: the files are smaller then.
 	slowDown, slowUp bool
+	lanes            int    // 1 when zero
 	log              string // of the gateway, where there is one
 }
 
@@ -73,8 +74,7 @@ func (w *world) gatewayRoute(ctx context.Context, v variant) (*route, error) {
 		return nil, err
 	}
 	r := &route{name: v.name, world: w, log: g.logPath}
-	r.slowDown = w.rate > 0 && v.lanes < 2
-	r.slowUp = r.slowDown && v.maxPayload == 0
+	r.lanes, r.slowDown, r.slowUp = v.lanes, w.rate > 0, w.rate > 0 && v.maxPayload == 0
 	r.carrier = func(int) (int, error) { return g.cmd.Process.Pid, nil }
 	host, port, _ := strings.Cut(g.addr, ":")
 	known, outer := w.gatewayCA(), person

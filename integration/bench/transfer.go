@@ -19,8 +19,11 @@ type flow struct {
 	cost samples // processor seconds per MiB of the process that carries the bytes
 }
 
-// flows of one route.
-type flows struct{ down, up flow }
+// flows of one route. A failure leaves the other routes their results.
+type flows struct {
+	down, up flow
+	err      error
+}
 
 // measureTransfer times scp both ways through connections that are already open, and asks what that cost the process in the middle.
 func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
@@ -33,7 +36,7 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := masters[0].stock(ctx, b); err != nil {
+	if err := masters[0].stock(ctx, masters); err != nil {
 		return nil, err
 	}
 	results := map[string]*flows{}
@@ -44,17 +47,23 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 				f = &flows{}
 				results[m.route.name] = f
 			}
-			if err := m.transfer(ctx, b, f); err != nil {
-				return nil, fmt.Errorf("%s: %w", m.route.name, m.route.explain(err))
+			if f.err == nil {
+				f.err = m.route.explain(m.transfer(ctx, f))
 			}
 		}
 	}
 	for _, v := range laneVariants {
-		if f := results[v.name]; f != nil {
+		if f := results[v.name]; f.err == nil {
 			b.lanes = append(b.lanes, lanePoint{w.name, max(v.lanes, 1), f.down.rate.median(), f.up.rate.median()})
 		}
 	}
-	return transferRows(w.condition, results), nil
+	var errs []error
+	for _, m := range masters {
+		if err := results[m.route.name].err; err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.route.name, err))
+		}
+	}
+	return transferRows(w.condition, results), errors.Join(errs...)
 }
 
 // openAll logs in by every way once, by plain ssh first.
@@ -64,12 +73,7 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 		return nil, err
 	}
 	routes := []*route{plain, plugin, connect}
-	seen := map[string]bool{}
-	for _, v := range append([]variant{inspected, inspected16, passthrough}, laneVariants...) {
-		if seen[v.name] {
-			continue
-		}
-		seen[v.name] = true
+	for _, v := range append([]variant{inspected16, passthrough}, laneVariants...) {
 		r, err := w.gatewayRoute(ctx, v)
 		if err != nil {
 			return nil, err
@@ -87,41 +91,49 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 	return masters, nil
 }
 
-// reference is a random file, so that nothing on the way can make it smaller. It is on both sides under the same name.
-func (b *bench) reference(slow bool) (name string, size int) {
-	size = b.fast
+// reference is a random file, so that nothing on the way can make it smaller, of a size that keeps the way busy for a while: each lane of about 1 MB/s gets
+// the same share. It is on both sides under the same name.
+func (r *route) reference(slow bool) (name string, size int) {
+	size = r.world.bench.fast
 	if slow {
-		size = b.slow
+		size = r.world.bench.slow * max(r.lanes, 1)
 	}
 	return fmt.Sprintf("random-%d", size), size
 }
 
-// stock puts the reference files on both sides, by the fastest way there is.
-func (m *master) stock(ctx context.Context, b *bench) error {
-	for _, slow := range []bool{true, false} {
-		name, size := b.reference(slow)
-		file := filepath.Join(b.dir, name)
-		if err := randomFile(file, size*mebibyte); err != nil {
-			return err
-		}
-		if _, err := output(m.scp(ctx, file, "machine:"+name)); err != nil {
-			return err
+// stock puts the reference files of all ways on both sides, by the fastest way there is.
+func (m *master) stock(ctx context.Context, all []*master) error {
+	done := map[string]bool{}
+	for _, other := range all {
+		for _, slow := range []bool{other.route.slowUp, other.route.slowDown} {
+			name, size := other.route.reference(slow)
+			file := filepath.Join(m.route.world.bench.dir, name)
+			if done[name] {
+				continue
+			}
+			done[name] = true
+			if err := randomFile(file, size*mebibyte); err != nil {
+				return err
+			}
+			if _, err := output(m.scp(ctx, file, "machine:"+name)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // transfer copies a reference file each way, and compares what has arrived: a fast transfer that spoils a byte is no result.
-func (m *master) transfer(ctx context.Context, b *bench, f *flows) error {
-	name, size := b.reference(m.route.slowUp)
-	if err := m.carried(size, &f.up, m.scp(ctx, filepath.Join(b.dir, name), "machine:up")); err != nil {
+func (m *master) transfer(ctx context.Context, f *flows) error {
+	name, size := m.route.reference(m.route.slowUp)
+	if err := m.carried(size, &f.up, m.scp(ctx, filepath.Join(m.route.world.bench.dir, name), "machine:up")); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
 	if _, err := output(m.ssh(ctx, "cmp up "+name)); err != nil {
 		return fmt.Errorf("up: %w: %w", errDiffers, err)
 	}
-	name, size = b.reference(m.route.slowDown)
-	sent := filepath.Join(b.dir, name)
+	name, size = m.route.reference(m.route.slowDown)
+	sent := filepath.Join(m.route.world.bench.dir, name)
 	if err := m.carried(size, &f.down, m.scp(ctx, "machine:"+name, sent+".back")); err != nil {
 		return fmt.Errorf("down: %w", err)
 	}
@@ -168,15 +180,23 @@ func transferRows(c condition, results map[string]*flows) []row {
 	}
 	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: "connect", title: "connect", cost: cheap})
 
-	plugin, plain := results["CLI + plugin"], results["plain ssh"]
+	plugin, plain := results["CLI + plugin"].good(), results["plain ssh"].good()
 	var rows []row
 	for _, w := range ways {
-		f := results[w.route]
+		f := results[w.route].good()
 		rows = append(rows, rateRow("scp down: "+w.title+" ÷ plugin", f.down, plugin.down, w.down), rateRow("scp up: "+w.title+" ÷ plugin", f.up, plugin.up, w.up),
 			costRow("CPU per MiB down: "+w.title+" ÷ plugin", f.down, plugin.down, w.cost), costRow("CPU per MiB up: "+w.title+" ÷ plugin", f.up, plugin.up, w.cost))
 	}
-	return append(rows, rateRow("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin", results[inspected16.name].up, plugin.up, fat),
+	return append(rows, rateRow("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin", results[inspected16.name].good().up, plugin.up, fat),
 		rateRow("scp down: plain ssh ÷ plugin", plain.down, plugin.down, goal{}), rateRow("scp up: plain ssh ÷ plugin", plain.up, plugin.up, goal{}))
+}
+
+// good is without the figures of a way that has failed: one that loses data has no speed.
+func (f *flows) good() *flows {
+	if f.err != nil {
+		return &flows{}
+	}
+	return f
 }
 
 func rateRow(name string, own, incumbent flow, g goal) row {
@@ -186,11 +206,13 @@ func rateRow(name string, own, incumbent flow, g goal) row {
 
 func costRow(name string, own, incumbent flow, g goal) row {
 	if len(own.cost) == 0 || len(incumbent.cost) == 0 {
-		return row{Name: name, Goal: g, Err: errNoProc}
+		return row{Name: name, Goal: g, Err: errNoCost}
 	}
 	a, z := own.cost.median(), incumbent.cost.median()
 	return row{Name: name, Value: a / z, Goal: g, Detail: fmt.Sprintf("%.3f s per MiB, plugin %.3f", a, z)}
 }
+
+var errNoCost = errors.New("not measured: a transfer failed, or the system does not tell the processor time of other processes")
 
 // randomFile writes a file of that size, unless it is there.
 func randomFile(path string, size int) error {
