@@ -86,7 +86,7 @@ func (p *Proxy) classifyAccess(o *op, pkt *packet) {
 		}
 	}
 	if o.file != nil {
-		o.pinned = !o.file.striped
+		o.pinned = !o.file.queues()
 	}
 }
 

@@ -18,6 +18,7 @@ type file struct {
 	handle []byte // the first lane's, which the client knows
 	writes bool
 
+	bulk    int64 // Config.Bulk
 	asked   int64 // bytes the client asked for or gave
 	next    uint64
 	run     int  // requests in a row that began where the one before ended
@@ -68,7 +69,7 @@ func (p *Proxy) watch(o *opening, handle []byte) {
 		return
 	}
 	p.files[string(handle)] = &file{
-		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, inOrder: true, failed: math.MaxUint64,
+		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64,
 	}
 }
 
@@ -85,6 +86,10 @@ func (f *file) goes(o *op) {
 	f.next = o.end
 }
 
+// queues reports whether the file's READs and WRITEs go through the queue: it is striped, or may be as soon as lanes are there. What has not been sent
+// by then is for all of them, and the questions of ours that decide it are not stuck behind everything the client wants.
+func (f *file) queues() bool { return f.striped || f.off == "" && f.asked >= f.bulk/4 }
+
 // sized notes that the file may be given another size by something else than its writes.
 func (f *file) sized() {
 	f.inOrder, f.acked = false, 0
@@ -96,7 +101,7 @@ func (f *file) sized() {
 
 // promote takes a file one step nearer to being striped, if it is worth it.
 func (p *Proxy) promote(ctx context.Context, f *file) {
-	if f.off != "" || f.asked < p.cfg.Bulk || f.checking {
+	if f.off != "" || f.asked < p.cfg.Bulk/4 || f.checking {
 		return
 	}
 	if p.off != "" || p.clientEnded != nil {
@@ -110,7 +115,7 @@ func (p *Proxy) promote(ctx context.Context, f *file) {
 			p.inquired(f, pkt, err)
 		})
 		return
-	case !f.known:
+	case !f.known || f.asked < p.cfg.Bulk:
 		return
 	}
 	p.openLanes(ctx)

@@ -19,6 +19,7 @@ type op struct {
 	off    uint64 // of read and write
 	end    uint64
 	pinned bool // goes to the first lane as it came, where the server keeps the order
+	sent   bool // is on a lane
 	zero   bool // striped, but to be done on the first lane: another one refused
 	closes bool // a CLOSE of file
 	opens  *opening
@@ -108,10 +109,10 @@ func (p *Proxy) changing() bool {
 	return false
 }
 
-// busy reports whether the client has requests on f under way.
+// busy reports whether requests of the client's on f are on a lane.
 func (p *Proxy) busy(f *file) bool {
 	for _, o := range p.outstanding {
-		if o.file == f {
+		if o.file == f && (o.pinned || o.sent) {
 			return true
 		}
 	}

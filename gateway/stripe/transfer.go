@@ -24,6 +24,7 @@ func (p *Proxy) stripe(o *op, pkt *packet) {
 
 // enqueue lets o wait for a lane. Requests in the queue do not conflict, so their order is free.
 func (p *Proxy) enqueue(o *op) {
+	o.sent = false
 	p.queue = append(p.queue, o)
 	if o.kind == write {
 		p.queued += int(o.end - o.off)
@@ -35,7 +36,7 @@ func (p *Proxy) schedule() {
 	kept := p.queue[:0]
 	for _, o := range p.queue {
 		var l *lane
-		if p.early < maxEarly || o.file.turn[0] == o {
+		if !o.file.holding && (p.early < maxEarly || o.file.turn[0] == o) {
 			l = p.laneFor(o)
 		}
 		if l == nil {
@@ -54,9 +55,12 @@ func (p *Proxy) schedule() {
 // laneFor returns the least busy lane that may serve o and has room, nil if there is none.
 func (p *Proxy) laneFor(o *op) *lane {
 	var best *lane
-	cost := int(o.end - o.off)
+	cost, window := int(o.end-o.off), p.cfg.LaneWindow
+	if !o.file.striped {
+		window /= 2
+	}
 	consider := func(l *lane) {
-		room := len(l.pending) < 2 || l.load+cost <= p.cfg.LaneWindow
+		room := len(l.pending) < 2 || l.load+cost <= window
 		if !l.gone && room && (best == nil || l.load < best.load) && o.file.handleOn(l) != nil {
 			best = l
 		}
@@ -78,7 +82,7 @@ func (p *Proxy) put(l *lane, o *op) {
 	} else {
 		id = p.freeID(l, id)
 	}
-	o.cost = int(o.end - o.off)
+	o.cost, o.sent = int(o.end-o.off), true
 	handle := o.file.handleOn(l)
 	if o.kind == write {
 		o.pkt = o.pkt.readdress(id, handle, o.off, o.cost)
@@ -199,6 +203,9 @@ func (p *Proxy) answeredStriped(l *lane, o *op, pkt *packet) {
 	}
 	if !good && o.kind == write {
 		f.failed = min(f.failed, o.off)
+		if !f.striped {
+			p.leaveAlone(f, "a write failed before the file was striped")
+		}
 	}
 	p.deliver(o, pkt)
 }
