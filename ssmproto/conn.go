@@ -41,14 +41,16 @@ type Conn struct {
 	endedWell bool  // the service has ended the session, without a text and with nothing missing
 	socket    *socket
 
-	peer     peer
-	greeted  bool      // a handshake request has been answered
-	refused  error     // why the handshake cannot succeed; the agent has been told
-	paused   time.Time // since when the service wants no data (SPEC.md §4.5); zero when it does
-	holdTill time.Time // no Output before; zero when it may flow
-	pingAt   time.Time
-	lostAt   time.Time // since when there is no connection; zero while there is one
-	vigil    vigil
+	peer       peer
+	greeted    bool           // a handshake request has been answered
+	cipher     *sessionCipher // of an encrypted session; nil for others
+	challenged bool           // the agent's challenge has been answered
+	refused    error          // why the handshake cannot succeed; the agent has been told
+	paused     time.Time      // since when the service wants no data (SPEC.md §4.5); zero when it does
+	holdTill   time.Time      // no Output before; zero when it may flow
+	pingAt     time.Time
+	lostAt     time.Time // since when there is no connection; zero while there is one
+	vigil      vigil
 
 	send sendWindow
 	recv recvWindow
@@ -179,10 +181,13 @@ func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
 	defer c.composing.Unlock()
 	c.mu.Lock()
 	err := c.awaitRoom(patient)
-	seq := c.send.next
+	seq, secret := c.send.next, c.cipher
 	c.mu.Unlock()
 	if err != nil || len(payload) == 0 {
 		return err
+	}
+	if secret != nil && kind == PayloadOutput {
+		payload = secret.seal(payload)
 	}
 	f := encode(kind, seq, payload)
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package ssmproto
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,8 @@ func (c *Conn) start(ctx context.Context, s *socket) error {
 		return c.state == Open || c.state == Closed || (c.state == Resuming && c.resumeTo == Open)
 	})
 	switch {
+	case c.refused != nil && c.state != Open && !errors.Is(c.err, c.refused):
+		return fmt.Errorf("%w (%w)", c.refused, cmp.Or(c.err, context.Cause(limited)))
 	case c.state == Closed && c.unread.first == nil:
 		return c.err
 	case c.state == Connecting, c.state == Handshaking, c.state == Resuming && c.resumeTo == Handshaking:

@@ -29,6 +29,7 @@ type fake struct {
 	relay      func(toAgent bool, frame []byte) [][]byte // what becomes of a frame; nil passes it on
 	onData     func(p []byte)                            // Output that is in order; nil collects
 	onFlag     func(Flag)                                // nil acknowledges and nothing else
+	onOther    func(Message)                             // the messages that are neither Output nor a flag, besides
 	refuseData func(seq int64) bool                      // leave unacknowledged, like an agent that is not ready
 	silent     bool                                      // send no acknowledgements
 	resumeWith func(context.Context) (Token, error)      // nil gives a token
@@ -253,7 +254,7 @@ func (f *fake) inOrder() {
 		}
 		delete(f.ahead, f.expected)
 		f.expected++
-		onData, onFlag := f.onData, f.onFlag
+		onData, onFlag, onOther := f.onData, f.onFlag, f.onOther
 		switch m.PayloadType {
 		case PayloadOutput:
 			f.sizes = append(f.sizes, len(m.Payload))
@@ -270,6 +271,8 @@ func (f *fake) inOrder() {
 			onData(m.Payload)
 		case m.PayloadType == PayloadHandshakeResponse && f.complete:
 			f.send(PayloadHandshakeComplete, []byte(`{"HandshakeTimeToComplete":2260902,"CustomerMessage":""}`))
+		case m.PayloadType != PayloadOutput && m.PayloadType != PayloadFlag && onOther != nil:
+			onOther(m)
 		case m.PayloadType == PayloadFlag && onFlag != nil:
 			if flag, err := ParseFlag(m.Payload); err == nil {
 				onFlag(flag)

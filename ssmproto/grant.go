@@ -34,6 +34,8 @@ type Grant struct {
 	SessionID string
 	// StreamURL is used exactly as received, also when resuming (SPEC.md §2.1). Required.
 	StreamURL string
+	// Target is what StartSession was asked for, the id of an instance. Only encrypted sessions need it: it is part of what the key is bound to (SPEC.md §6).
+	Target string
 	// Token opens the first data channel. Required.
 	Token Token
 	// Resume asks ResumeSession for a fresh token after a lost connection. It returns ErrSessionOver (possibly wrapped) when the session has ended,

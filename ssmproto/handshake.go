@@ -148,21 +148,26 @@ func versionAfter(a, b string) bool {
 	return false
 }
 
+// keyMaker makes the session's key from the parameters of a KMSEncryption action.
+type keyMaker func(parameters json.RawMessage) (*kmsResult, error)
+
 // answer works through the actions of a handshake request. It returns what was learnt of the peer, the response, and the error that the
 // session must end with, if any: the response then tells the agent as well.
-func answer(request HandshakeRequest, clientVersion string) (peer, HandshakeResponse, error) {
+func answer(request HandshakeRequest, clientVersion string, makeKey keyMaker) (peer, HandshakeResponse, error) {
 	p := peer{agentVersion: request.AgentVersion}
 	response := HandshakeResponse{ClientVersion: clientVersion, ProcessedClientActions: []ProcessedAction{}}
 	var refused error
 	for _, action := range request.RequestedClientActions {
-		status, err := ActionUnsupported, fmt.Errorf("ssmproto: the agent requests %q, which is unknown", action.ActionType)
+		done := ProcessedAction{ActionType: action.ActionType}
+		var err error
 		switch action.ActionType {
 		case actionSessionType:
-			status, err = p.learnSessionType(action.ActionParameters)
+			done.ActionStatus, err = p.learnSessionType(action.ActionParameters)
 		case actionKMSEncryption:
-			err = ErrEncryption
+			done.ActionStatus, done.ActionResult, err = encrypt(action.ActionParameters, makeKey)
+		default:
+			done.ActionStatus, err = ActionUnsupported, fmt.Errorf("ssmproto: the agent requests %q, which is unknown", action.ActionType)
 		}
-		done := ProcessedAction{ActionType: action.ActionType, ActionStatus: status}
 		if err != nil {
 			done.Error = err.Error()
 			response.Errors = append(response.Errors, done.Error)
@@ -173,6 +178,18 @@ func answer(request HandshakeRequest, clientVersion string) (peer, HandshakeResp
 		response.ProcessedClientActions = append(response.ProcessedClientActions, done)
 	}
 	return p, response, refused
+}
+
+// encrypt answers a KMSEncryption action.
+func encrypt(parameters json.RawMessage, makeKey keyMaker) (ActionStatus, any, error) {
+	if makeKey == nil {
+		return ActionUnsupported, nil, ErrEncryption
+	}
+	result, err := makeKey(parameters)
+	if err != nil {
+		return ActionFailed, nil, err
+	}
+	return ActionSuccess, result, nil
 }
 
 // learnSessionType takes up the parameters of a SessionType action.

@@ -38,18 +38,24 @@ func (v *vector) frame(t testing.TB) []byte {
 	return b
 }
 
-// vectors gives the entries that are whole messages.
-func vectors(t testing.TB) []vector {
+func allVectors(t testing.TB) []vector {
 	t.Helper()
 	text, err := os.ReadFile("testdata/vectors.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all, messages []vector
+	var all []vector
 	if err := json.Unmarshal(text, &all); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range all {
+	return all
+}
+
+// vectors gives the entries that are whole messages.
+func vectors(t testing.TB) []vector {
+	t.Helper()
+	var messages []vector
+	for _, v := range allVectors(t) {
 		if v.Fields.HeaderLength != 0 {
 			messages = append(messages, v)
 		}
@@ -62,7 +68,7 @@ func vectors(t testing.TB) []vector {
 
 func vectorNamed(t testing.TB, name string) vector {
 	t.Helper()
-	for _, v := range vectors(t) {
+	for _, v := range allVectors(t) {
 		if v.Name == name {
 			return v
 		}

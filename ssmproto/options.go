@@ -1,6 +1,7 @@
 package ssmproto
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -44,6 +45,9 @@ type Options struct {
 	// WaitForPeer holds the first data back until the other side has sent some (at most 2 s). It is right for protocols in which the server
 	// speaks first, such as SSH: what arrives before the agent is ready may be acknowledged and thrown away (SPEC.md §4.4).
 	WaitForPeer bool
+	// GenerateDataKey calls KMS for the key of an encrypted shell session (SPEC.md §6): keyID as the agent named it, DataKeySize bytes, and the encryption
+	// context as it is given. Grant.Target has to be set as well. Without it such a session fails with ErrEncryption.
+	GenerateDataKey func(ctx context.Context, keyID string, encryptionContext map[string]string) (DataKey, error)
 }
 
 // resolved gives the options with every default filled in.

@@ -108,7 +108,7 @@ func TestHandshakeRequestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, response, err := answer(request, "1.2.694.0")
+	p, response, err := answer(request, "1.2.694.0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestHandshakeThatCannotBeMet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, response, err := answer(request, DefaultClientVersion)
+		_, response, err := answer(request, DefaultClientVersion, nil)
 		if err == nil || err.Error() != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)
 		}
@@ -266,7 +266,7 @@ func FuzzHandshakeRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, response, refused := answer(request, DefaultClientVersion)
+		_, response, refused := answer(request, DefaultClientVersion, nil)
 		if len(response.ProcessedClientActions) != len(request.RequestedClientActions) {
 			t.Fatal("an action was not answered")
 		}

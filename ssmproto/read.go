@@ -119,14 +119,19 @@ func (c *Conn) dispatch(f *frame) bool {
 	switch f.kind {
 	case PayloadHandshakeRequest:
 		c.greet(f.rest)
+	case PayloadEncChallengeRequest:
+		c.meetChallenge(f.rest)
 	case PayloadHandshakeComplete:
 		if h, err := ParseHandshakeComplete(f.rest); err == nil && h.CustomerMessage != "" {
 			c.log.Info("message of the instance", "text", h.CustomerMessage)
 		}
 		c.opened()
 	case PayloadOutput:
-		return c.output(f)
+		return c.decrypt(f) && c.output(f)
 	case PayloadStdErr:
+		if !c.decrypt(f) {
+			return false
+		}
 		if c.keepErr && !c.abandon && len(f.rest) > 0 {
 			c.opened()
 			c.stderr.push(f)
@@ -134,6 +139,9 @@ func (c *Conn) dispatch(f *frame) bool {
 			return true
 		}
 	case PayloadExitCode:
+		if !c.decrypt(f) {
+			return false
+		}
 		if code, err := ParseExitCode(f.rest); err == nil {
 			c.exitCode = &code
 		}
@@ -143,31 +151,6 @@ func (c *Conn) dispatch(f *frame) bool {
 		}
 	}
 	return false
-}
-
-// greet answers a handshake request, once: a second answer would block the agent for ever (SPEC.md §4.4).
-func (c *Conn) greet(payload []byte) {
-	if c.greeted || c.state == Open {
-		return
-	}
-	c.greeted = true
-	request, err := ParseHandshakeRequest(payload)
-	if err != nil {
-		c.fail(err)
-		return
-	}
-	var response HandshakeResponse
-	var refused error
-	c.peer, response, refused = answer(request, c.options.ClientVersion)
-	c.muxed = c.peer.multiplexed()
-	text, err := response.Append(nil)
-	if err != nil {
-		c.fail(err)
-		return
-	}
-	// Nothing else composes messages before the state is Open, so the number cannot have been taken.
-	c.queue(encode(PayloadHandshakeResponse, c.send.next, text))
-	c.refused = refused
 }
 
 // opened ends the handshake. The caller holds mu.
