@@ -52,6 +52,7 @@ type bridgeConfig struct {
 	limits bridgeLimits
 	log    *slog.Logger  // nil: discarded
 	notice func() string // text for stderr of the first session, made safe for terminals by the caller; nil or empty: none
+	eager  bool          // connect before anything needs it
 }
 
 // bridgeLimits bounds what one connection may hold. A zero field means its default.
@@ -144,7 +145,7 @@ type bridge struct {
 }
 
 // runBridge joins client with the machine until either ends or ctx does. up makes a connection to the machine: it is called when a channel or a forward
-// first needs one, and its error then rejects what waits, in the words of cfg.text; and again, up to cfg.limits.lanes, when what is carried calls for
+// first needs one, or at once if cfg.eager says so, and its error then rejects what waits, in the words of cfg.text; and again, up to cfg.limits.lanes, when what is carried calls for
 // more, where an error is no harm. The context of up bounds the call, not the life of the leg it returns.
 //
 // Both legs are closed when runBridge returns, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
@@ -174,6 +175,9 @@ func (b *bridge) run() error {
 		b.end(fmt.Errorf("%w: %w", errClientLeft, err))
 	})
 	b.spawn(func() { b.dispatch(b.client, fromClient, nil, b.globalFromClient) })
+	if b.cfg.eager {
+		b.openFirstLane()
+	}
 	b.spawn(func() { b.keepAlive(b.client.conn, &b.heard, func() { b.end(errClientMute) }) })
 
 	<-b.ctx.Done()

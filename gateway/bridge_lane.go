@@ -65,6 +65,14 @@ func (b *bridge) openLane() {
 	}
 }
 
+// openFirstLane begins the first attempt before anything needs it. A client that only forwards (ssh -N) may need nothing for hours, in which the machine's
+// keepalives want answers and its going has to be noticed.
+func (b *bridge) openFirstLane() {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	b.openLane()
+}
+
 // mayOpen reports whether another attempt may begin. The caller holds mu.
 func (s *laneSet) mayOpen() bool {
 	return !s.closed && s.err == nil && len(s.list)+s.opening < s.limit && s.opening < lanesAtOnce && !time.Now().Before(s.retry)
