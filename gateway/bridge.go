@@ -48,6 +48,7 @@ type bridgeConfig struct {
 	grants authz.ChannelGrants // PTY and ForceCommand are enforced here; about everything else in it the gate is asked
 	gate   gatekeeper
 	watch  observer
+	attend func(ssh.NewChannel) ssh.NewChannel // sees each session before it is opened on the machine; nil: nobody does
 	text   func(error) string // the sentence for the person
 	limits bridgeLimits
 	log    *slog.Logger  // nil: discarded

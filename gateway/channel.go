@@ -89,6 +89,9 @@ func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane) {
 		_ = nc.Reject(ssh.Prohibited, "no more sessions, as the client itself asked")
 		return
 	}
+	if nc.ChannelType() == "session" && from == fromClient && b.cfg.attend != nil {
+		nc = b.cfg.attend(nc)
+	}
 	id, no := b.takeSlot()
 	if no != "" {
 		_ = nc.Reject(ssh.ResourceShortage, no)

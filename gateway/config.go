@@ -39,6 +39,8 @@ type Config struct {
 	// CutExpired ends connections when the key or certificate of their login expires. Off, as in sshd, the validity counts at login only, and certificates
 	// of a few minutes do for sessions of a day. Revocation cuts in either case, with Reload.
 	CutExpired bool
+	// ProgressAfter is how long a session waits for its machine before it is told so on stderr. Default: 2 s.
+	ProgressAfter time.Duration
 	// AccountAliases maps account ids to the names that people's roles are configured under.
 	AccountAliases map[string]string
 	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held
@@ -120,6 +122,7 @@ func (c Config) withDefaults() Config {
 	if len(c.SSHPorts) == 0 {
 		c.SSHPorts = []int{22}
 	}
+	defaultTo(&c.ProgressAfter, 2*time.Second)
 	if c.Audit == nil {
 		c.Audit = discardAudit{}
 	}

@@ -58,6 +58,7 @@ func (v *visit) join(client leg, up *upstream) error {
 	limits := v.conn.srv.cfg.Limits
 	ships := &fleet{visit: v, first: up}
 	err := runBridge(v.ctx, client, ships.next, bridgeConfig{
+		attend: v.attend,
 		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice, eager: true,
 		limits: bridgeLimits{keepalive: limits.Keepalive, lanes: limits.LanesPerConnection, laneIdle: limits.LaneIdle, channels: limits.ChannelsPerConnection},
 	})

@@ -22,7 +22,7 @@ func (c *conn) jumps(client leg, p *proof) error {
 	c.tasks.Go(func() { refuseRequests(client.reqs) })
 	c.tasks.Go(func() { c.keepAlive(client.conn) })
 	for channel := range client.chans { // until the connection has ended
-		c.serveChannel(channel, p)
+		c.serveChannel(client.conn, channel, p)
 	}
 	stop()
 	cut := cutCause(c.ctx, nil) // a client that leaves, leaves in good order
@@ -40,13 +40,13 @@ func refuseRequests(reqs <-chan *ssh.Request) {
 }
 
 // serveChannel starts what a channel asks for. It must not wait: the connection's read loop waits for it.
-func (c *conn) serveChannel(channel ssh.NewChannel, p *proof) {
+func (c *conn) serveChannel(outer ssh.Conn, channel ssh.NewChannel, p *proof) {
 	var task func()
 	switch channel.ChannelType() {
 	case "direct-tcpip":
 		task = func() { c.openMachine(channel, p) }
 	case "session":
-		task = func() { c.builtin(channel, p) }
+		task = func() { c.builtin(outer, channel, p) }
 	default:
 		err := &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: channel.ChannelType(), Detail: "name a machine first: ssh -J GATEWAY USER@MACHINE"}
 		refuse(channel, ssh.UnknownChannelType, c.text(err))

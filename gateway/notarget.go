@@ -1,153 +1,129 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// Bounds of a session without a machine.
+// builtinTime bounds a session without a machine twice: from its open to the command, and from there to the end of the answer.
+const builtinTime = 60 * time.Second
+
+// Exit statuses of built-in commands, beside 0 and those of the shell's own habit.
 const (
-	builtinTime     = 60 * time.Second // from open to close
-	builtinRequests = 64               // pty-req, env and such before the command
+	statusFailed  = 1
+	statusUsage   = 2
+	statusUnknown = 127
 )
 
-// builtin serves a session on a connection that names no machine: ssh gateway [whoami|ls|help]. There is no shell and nothing of the gateway's host: the
-// answer is text, and the session ends.
-func (c *conn) builtin(channel ssh.NewChannel, p *proof) {
+// builtin serves a session on a connection that names no machine: ssh gateway [ls|whoami|sessions|help], or a choice of machines. There is no shell and nothing
+// of the gateway's host.
+func (c *conn) builtin(outer ssh.Conn, channel ssh.NewChannel, p *proof) {
 	stream, reqs, err := channel.Accept()
 	if err != nil {
 		return
 	}
-	defer func() { _ = stream.Close() }()
+	grants := p.identity.Grants
+	f := newFoyer(stream, grants.PTY)
+	defer f.leave()
+	c.tasks.Go(func() { f.serve(reqs) }) // ends with the channel
 	ctx, cancel := context.WithTimeout(c.ctx, builtinTime)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
-	defer stop()
-	command, pty, ok := awaitCommand(reqs)
-	c.tasks.Go(func() { ssh.DiscardRequests(reqs) }) // ends with the channel, which is closed below
+	run, ok := f.await(ctx)
 	if !ok {
 		return
 	}
-	out, status := c.answer(ctx, command, p)
 	e := c.event(EventChannelRequest)
 	who(&e, p.identity)
-	e.ChannelType, e.Request, e.Detail = "session", "builtin", command
+	e.ChannelType, e.Request, e.Detail = "session", "builtin", run.command
 	c.srv.record(e)
-	if pty { // the client's terminal is raw: it wants the carriage return, too
-		out = strings.ReplaceAll(out, "\n", "\r\n")
+	_, _, terminal := f.size()
+	if run.request == "shell" && terminal && grants.ForceCommand == "" {
+		c.pick(outer, f, p)
+		return
 	}
-	var to io.Writer = stream
-	if status != 0 {
-		to = stream.Stderr()
-	}
-	if _, err := io.WriteString(to, out); err == nil {
-		_, _ = stream.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-	}
+	ctx, cancel = context.WithTimeout(c.ctx, builtinTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, f.leave)
+	defer stop()
+	f.give(c.answer(ctx, run, p))
 }
 
-// awaitCommand reads requests until shell or exec. Others are answered as a server without programs does: a terminal is fine, the rest is not known.
-func awaitCommand(reqs <-chan *ssh.Request) (command string, pty, ok bool) {
-	seen := 0
-	for req := range reqs {
-		if seen++; seen > builtinRequests {
-			return "", false, false
-		}
-		switch req.Type {
-		case "shell":
-			_ = req.Reply(true, nil)
-			return "help", pty, true
-		case "exec":
-			var exec struct{ Command string }
-			if err := ssh.Unmarshal(req.Payload, &exec); err != nil {
-				_ = req.Reply(false, nil)
-				return "", false, false
-			}
-			_ = req.Reply(true, nil)
-			return strings.TrimSpace(exec.Command), pty, true
-		case "pty-req":
-			pty = true
-			_ = req.Reply(true, nil)
-		default:
-			_ = req.Reply(false, nil)
-		}
-	}
-	return "", false, false
+// reply is what a built-in command says: data, everything else, and its exit status.
+type reply struct {
+	stdout, stderr string
+	status         uint32
 }
 
-// answer gives the text of a built-in command and its exit status.
-func (c *conn) answer(ctx context.Context, command string, p *proof) (string, uint32) {
+// give writes a reply and ends the session.
+func (f *foyer) give(r reply) {
+	_, _, terminal := f.size()
+	for _, part := range []struct {
+		to   io.Writer
+		text string
+	}{{f.stream, r.stdout}, {f.stream.Stderr(), r.stderr}} {
+		if terminal { // the client's terminal is raw: it wants the carriage return, too
+			part.text = strings.ReplaceAll(part.text, "\n", "\r\n")
+		}
+		if _, err := io.WriteString(part.to, part.text); err != nil {
+			return
+		}
+	}
+	f.exit(r.status)
+}
+
+// terminalLines is a sentence as a terminal in raw mode shows it, and any other program does not mind.
+func terminalLines(sentence string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(strings.TrimRight(sentence, "\r\n"), "\r\n", "\n"), "\n", "\r\n") + "\r\n"
+}
+
+// answer carries out a built-in command. Without one it is ls: a client without a terminal cannot choose.
+func (c *conn) answer(ctx context.Context, run program, p *proof) reply {
 	if p.identity.Grants.ForceCommand != "" {
-		return "this key is bound to a command on a machine; name the machine in the login: ssh USER@MACHINE@GATEWAY\n", 1
+		return reply{stderr: "this key is bound to a command on a machine; name the machine in the login: ssh USER@MACHINE@GATEWAY\n", status: statusFailed}
 	}
-	switch command {
-	case "help":
-		return help(p), 0
-	case "whoami":
-		return whoami(p.identity), 0
-	case "ls":
-		return c.machines(ctx, p)
+	words := strings.Fields(run.command)
+	if len(words) == 0 {
+		words = []string{"ls"}
 	}
-	return fmt.Sprintf("unknown command %s; there are help, whoami and ls. To run it on a machine: ssh -J GATEWAY USER@MACHINE\n", printable(command, 100)), 127
+	asJSON, rest, wrong := readOptions(words[1:])
+	known := map[string]struct {
+		takes  bool // words beside options
+		answer func() reply
+	}{
+		"ls":       {true, func() reply { return c.list(ctx, p, rest, asJSON) }},
+		"whoami":   {false, func() reply { return whoami(p.identity, asJSON) }},
+		"sessions": {false, func() reply { return c.srv.sessionsOf(p.identity.Person, asJSON) }},
+		"help":     {false, func() reply { return reply{stdout: help(p)} }},
+	}
+	command, ok := known[words[0]]
+	switch {
+	case !ok:
+		return reply{stderr: fmt.Sprintf("unknown command %s; there are help, ls, whoami and sessions. To run it on a machine: ssh -J GATEWAY USER@MACHINE\n",
+			printable(run.command, 100)), status: statusUnknown}
+	case wrong != "":
+		return reply{stderr: "unknown option " + printable(wrong, 100) + "; there is --json\n", status: statusUsage}
+	case len(rest) > 0 && !command.takes:
+		return reply{stderr: words[0] + " takes no " + printable(rest[0], 100) + "\n", status: statusUsage}
+	}
+	return command.answer()
 }
 
-func help(p *proof) string {
-	return "hello " + p.identity.Person + `. This is a gateway to machines, it has no shell of its own.
-
-  ssh -J GATEWAY ec2-user@i-0123456789abcdef0     a shell on a machine
-  ssh ec2-user@i-0123456789abcdef0@GATEWAY        the same, for clients without -J
-  ssh -N -L 5432:i-0123456789abcdef0:5432 GATEWAY a port of a machine
-  ssh GATEWAY ls                                  the machines you may connect to
-  ssh GATEWAY whoami                              who you are here
-`
-}
-
-func whoami(id *authz.Identity) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n  by      %s %s\n", id.Person, id.Method, id.Fingerprint)
-	if len(id.Groups) > 0 {
-		fmt.Fprintf(&b, "  groups  %s\n", strings.Join(id.Groups, ", "))
-	}
-	if id.Source.IsValid() {
-		fmt.Fprintf(&b, "  from    %s\n", id.Source)
-	}
-	return b.String()
-}
-
-// machines lists what policy lets the person connect to; what it does not, they are not told of.
-func (c *conn) machines(ctx context.Context, p *proof) (string, uint32) {
-	lister, ok := c.srv.cfg.Cloud.(Lister)
-	if !ok {
-		return "this gateway does not list machines\n", 1
-	}
-	all, err := lister.List(ctx)
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = &authz.Refusal{Reason: authz.ReasonTimeout, Action: "listing the machines", Cause: err}
+// readOptions takes --json out of the words of a command; wrong is the first option that is none.
+func readOptions(words []string) (asJSON bool, rest []string, wrong string) {
+	for _, word := range words {
+		switch {
+		case word == "--json":
+			asJSON = true
+		case strings.HasPrefix(word, "-") && wrong == "":
+			wrong = word
+		default:
+			rest = append(rest, word)
 		}
-		return c.text(err) + "\n", 1
 	}
-	var text bytes.Buffer
-	table := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
-	now := c.srv.rules.Load()
-	for _, machine := range all {
-		if _, err := c.srv.enter(now, route{identity: p.identity, named: machine.ID, target: machine}); err != nil {
-			continue
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", machine.ID, orElse(machine.Name, "-"), orElse(machine.State, "-"), machine.Region, machine.Account)
-	}
-	_ = table.Flush() // into memory
-	if text.Len() == 0 {
-		return "no machine that you may connect to\n", 0
-	}
-	return text.String(), 0
+	return asJSON, rest, wrong
 }

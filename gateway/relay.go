@@ -76,7 +76,7 @@ func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, e
 	reqs, left := v.conn.closeNotice(reqs)
 	client := newChanConn(stream, reqs, v.conn.raw.LocalAddr(), v.conn.raw.RemoteAddr())
 	began := time.Now()
-	in, out, err := relay(v.ctx, client, port, left, v.conn.srv.cfg.Limits.PortLinger)
+	in, out, err := relay(v.ctx, metered{client, &v.tally}, port, left, v.conn.srv.cfg.Limits.PortLinger)
 	e = v.event(EventChannelClosed)
 	inspected := false
 	e.SessionID, e.ChannelType, e.Direction, e.Destination = sessionID, "direct-tcpip", "client", destination(r.named, r.port)

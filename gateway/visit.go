@@ -27,6 +27,8 @@ type visit struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	key    *pushedKey // for the logins to the machine
+	tally  tally      // what it carries
+	herald herald     // what the person is told while they wait
 
 	mu      sync.Mutex
 	route   route // the OS user and what follows from it are filled in once, at the inner login
@@ -49,7 +51,7 @@ const asksKept = 1024
 func (c *conn) newVisit(r route, mode, ref string) *visit {
 	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), key: newPushedKey(), route: r, allowed: map[granted]struct{}{}}
 	v.log = c.log.With("ref", ref, "target", r.named, "instance", r.target.Place())
-	v.ctx, v.cancel = context.WithCancelCause(c.ctx)
+	v.ctx, v.cancel = context.WithCancelCause(withHerald(c.ctx, &v.herald))
 	v.shorten(r.obligations.MaxSession)
 	c.mu.Lock()
 	c.visits[v] = struct{}{}

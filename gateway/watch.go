@@ -26,6 +26,7 @@ func (v *visit) event(what string) Event {
 }
 
 func (v *visit) channelOpened(c *channelInfo) {
+	v.tally.opened(c)
 	v.conn.srv.record(v.channelEvent(EventChannelOpened, c))
 }
 
@@ -36,6 +37,7 @@ func (v *visit) channelRequest(c *channelInfo, name, detail string) {
 }
 
 func (v *visit) channelClosed(c *channelInfo) {
+	v.tally.closed(c)
 	e := v.channelEvent(EventChannelClosed, c)
 	e.BytesIn, e.BytesOut = c.in.Load(), c.out.Load()
 	if c.exitStatus != nil {
