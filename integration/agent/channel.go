@@ -46,6 +46,7 @@ type channel struct {
 	resumed chan struct{} // closed when the pause ends
 	drained chan struct{} // closed when nothing is unacknowledged, while someone waits
 	input   func(ssmproto.Message) error
+	secret  *blockCipher // of an encrypted session; changes with order held as well
 
 	onClosed func() // the service says that the session is over
 	wait     sync.WaitGroup
@@ -182,12 +183,34 @@ func (c *channel) handled() {
 
 func (c *channel) handle(m ssmproto.Message) error {
 	c.mu.Lock()
-	input := c.input
+	input, secret := c.input, c.secret
 	c.mu.Unlock()
 	if input == nil {
 		return errNotReady
 	}
+	if secret != nil && m.PayloadType == ssmproto.PayloadOutput {
+		plain, err := secret.open(m.Payload)
+		if err != nil {
+			return err
+		}
+		m.Payload = plain
+	}
 	return input(m)
+}
+
+// encryptWith encrypts what is sent from now on, and decrypts what is received.
+func (c *channel) encryptWith(secret *blockCipher) {
+	c.order.Lock()
+	defer c.order.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.secret = secret
+}
+
+func (c *channel) encrypts() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.secret != nil
 }
 
 // handleWith replaces who gets the input. Nil means that nobody is ready.
@@ -234,6 +257,9 @@ func (c *channel) send(kind ssmproto.PayloadType, payload []byte) {
 	}
 	c.order.Lock()
 	defer c.order.Unlock()
+	if c.secret != nil && encrypted(kind) { // changes only with order held
+		payload = c.secret.seal(payload)
+	}
 	m := ssmproto.Message{
 		Type: ssmproto.OutputStreamData, SchemaVersion: 1, Created: time.Now(), SequenceNumber: c.next, ID: newID(), PayloadType: kind, Payload: payload,
 	}

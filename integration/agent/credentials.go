@@ -36,12 +36,16 @@ const signingName = "ssmmessages" // the service part of the signature, SPEC.md 
 
 // sign adds a SigV4 signature. Without an access key the request stays unsigned.
 func (c Credentials) sign(ctx context.Context, req *http.Request, body []byte, region string) error {
+	return c.signFor(ctx, signingName, req, body, region)
+}
+
+func (c Credentials) signFor(ctx context.Context, service string, req *http.Request, body []byte, region string) error {
 	if c.AccessKeyID == "" {
 		return nil
 	}
 	sum := sha256.Sum256(body)
 	keys := aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}
-	if err := v4.NewSigner().SignHTTP(ctx, keys, req, hex.EncodeToString(sum[:]), signingName, region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, keys, req, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
 		return fmt.Errorf("sign %s %s: %w", req.Method, req.URL.Path, err)
 	}
 	return nil

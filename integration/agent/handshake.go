@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	crand "crypto/rand"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -17,7 +18,7 @@ type (
 	}
 	clientAction struct {
 		ActionType       string
-		ActionParameters sessionTypeParameters
+		ActionParameters any
 	}
 	sessionTypeParameters struct {
 		SessionType string
@@ -28,6 +29,7 @@ type (
 		ProcessedClientActions []struct {
 			ActionType   string
 			ActionStatus int
+			ActionResult json.RawMessage
 			Error        string
 		}
 		Errors []string
@@ -45,55 +47,97 @@ const (
 	separatedAdvice     = "Please update session manager plugin version (minimum required version 1.2.312.0) for fully support of separate StdOut/StdErr output.\r\n"
 )
 
-// handshake asks the client for its version (SPEC.md §5.2). What arrives in the meantime is acknowledged and thrown away, unless the quirk is off.
+// handshake asks the client for its version, and for a key where the session is to be encrypted (SPEC.md §5.2, §6). What arrives in the meantime is
+// acknowledged and thrown away, unless the quirk is off.
 func (s *session) handshake(ctx context.Context) (client version, err error) {
 	started := time.Now()
-	responses := make(chan handshakeResponse) // unbuffered, as in the real agent: a second response blocks the reader (SPEC.md §4.4)
-	s.channel.handleWith(func(m ssmproto.Message) error { return s.duringHandshake(ctx, m, responses) })
-	request, err := json.Marshal(handshakeRequest{
-		AgentVersion:           s.agent.cfg.AgentVersion,
-		RequestedClientActions: []clientAction{{actionSessionType, sessionTypeParameters{SessionType: s.start.kind, Properties: s.start.announced()}}},
-	})
+	hear := shakes{make(chan handshakeResponse), make(chan encryptionChallenge)} // unbuffered, as in the real agent: a second response blocks the reader (SPEC.md §4.4)
+	s.channel.handleWith(func(m ssmproto.Message) error { return s.duringHandshake(ctx, m, hear) })
+	actions := []clientAction{{actionSessionType, sessionTypeParameters{SessionType: s.start.kind, Properties: s.start.announced()}}}
+	random := make([]byte, randomChallengeSize)
+	if s.encrypts() {
+		_, _ = crand.Read(random)
+		actions = append(actions, clientAction{actionKMSEncryption, kmsParameters{s.start.inputs.KMSKeyID, random}})
+	}
+	request, err := json.Marshal(handshakeRequest{AgentVersion: s.agent.cfg.AgentVersion, RequestedClientActions: actions})
 	if err != nil {
 		return version{}, err
 	}
 	s.channel.send(ssmproto.PayloadHandshakeRequest, request)
-	limit := time.NewTimer(clientHandshake)
-	defer limit.Stop()
-	var response handshakeResponse
-	select {
-	case response = <-responses:
-	case <-limit.C:
-		return version{}, errHandshakeTimeout
-	case <-ctx.Done():
-		return version{}, context.Cause(ctx)
+	response, err := await(ctx, hear.responses)
+	if err != nil {
+		return version{}, err
 	}
 	for _, action := range response.ProcessedClientActions {
 		if action.ActionStatus != actionSuccess {
 			return version{}, fmt.Errorf("%s failed on client with status %d error: %s", action.ActionType, action.ActionStatus, action.Error)
 		}
+		if action.ActionType == actionKMSEncryption {
+			var result kmsResult
+			if err := json.Unmarshal(action.ActionResult, &result); err != nil {
+				return version{}, err
+			}
+			if err := s.encrypt(ctx, result, random, hear.challenges); err != nil {
+				return version{}, err
+			}
+		}
+	}
+	if s.encrypts() && !s.channel.encrypts() {
+		return version{}, errChallenge
 	}
 	s.clientText = response.ClientVersion
 	s.tookShake = time.Since(started)
 	return parseVersion(response.ClientVersion), nil
 }
 
-func (s *session) duringHandshake(ctx context.Context, m ssmproto.Message, responses chan<- handshakeResponse) error {
-	if m.PayloadType != ssmproto.PayloadHandshakeResponse {
-		if s.agent.cfg.Quirks.KeepEarlyData {
-			return errNotReady
-		}
-		return nil // acknowledged, counted and gone
+// encrypts says whether the session is to be encrypted: ports never are (SPEC.md §6).
+func (s *session) encrypts() bool { return s.start.inputs.KMSKeyID != "" && s.start.kind != typePort }
+
+// shakes takes what the client says during the handshake.
+type shakes struct {
+	responses  chan handshakeResponse
+	challenges chan encryptionChallenge
+}
+
+// await waits for the client's next step, as long as the real agent does.
+func await[T any](ctx context.Context, from <-chan T) (T, error) {
+	var none T
+	limit := time.NewTimer(clientHandshake)
+	defer limit.Stop()
+	select {
+	case answer := <-from:
+		return answer, nil
+	case <-limit.C:
+		return none, errHandshakeTimeout
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
 	}
-	var response handshakeResponse
-	if err := json.Unmarshal(m.Payload, &response); err != nil {
+}
+
+// hand gives the reader's message to who waits for it.
+func hand[T any](ctx context.Context, payload []byte, to chan<- T) error {
+	var content T
+	if err := json.Unmarshal(payload, &content); err != nil {
 		return err
 	}
 	select {
-	case responses <- response:
+	case to <- content:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+func (s *session) duringHandshake(ctx context.Context, m ssmproto.Message, hear shakes) error {
+	switch {
+	case m.PayloadType == ssmproto.PayloadHandshakeResponse:
+		return hand(ctx, m.Payload, hear.responses)
+	case m.PayloadType == ssmproto.PayloadEncChallengeResponse:
+		return hand(ctx, m.Payload, hear.challenges)
+	case s.agent.cfg.Quirks.KeepEarlyData:
+		return errNotReady
+	default:
+		return nil // acknowledged, counted and gone
 	}
 }
 

@@ -43,6 +43,12 @@ func newWorld(t *testing.T, cfg agent.Config) *world {
 			ID:        "111122223333",
 			Users:     []awsemu.User{{Name: "joint", AccessKeyID: keyID, SecretAccessKey: keySecret, Policy: awsemu.Allow([]string{"*"}, "*")}},
 			Instances: []awsemu.Instance{{ID: machine, Region: region}},
+			Keys:      []awsemu.Key{{ID: "0a1b2c3d-0000-0000-0000-000000000001", Region: region, Alias: "alias/sessions"}},
+			Documents: []awsemu.Document{
+				{Name: "Secret-Shell", Region: region, Content: `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"kmsKeyId":"alias/sessions"}}`},
+				{Name: "Secret-Command", Region: region, Content: `{"schemaVersion":"1.0","sessionType":"NonInteractiveCommands","inputs":{"kmsKeyId":"alias/sessions"},` +
+					`"parameters":{"command":{"type":"String"}},"properties":{"linux":{"commands":"{{ command }}","separateOutputStream":true}}}`},
+			},
 		}},
 	})
 	if err != nil {
@@ -91,6 +97,7 @@ func (w *world) start(document string, parameters map[string][]string) ssmproto.
 	signer := agent.Credentials{AccessKeyID: keyID, SecretAccessKey: keySecret}
 	return ssmproto.Grant{
 		SessionID: aws.ToString(out.SessionId), StreamURL: aws.ToString(out.StreamUrl), Token: ssmproto.NewToken(aws.ToString(out.TokenValue)),
+		Target: machine,
 		Resume: func(ctx context.Context, id string) (ssmproto.Token, error) {
 			again, err := w.ssm.ResumeSession(ctx, &ssm.ResumeSessionInput{SessionId: aws.String(id)})
 			if err != nil {

@@ -137,10 +137,7 @@ func (s *session) reportState(state string) {
 
 // serve is the session proper.
 func (s *session) serve(ctx context.Context) error {
-	if s.start.inputs.KMSKeyID != "" && s.start.kind != typePort {
-		return errors.New("encryption with a KMS key is not supported by this agent")
-	}
-	shake := (s.start.kind == typePort || s.start.kind == typeNonInteractive) && !s.agent.cfg.Quirks.NoHandshake
+	shake := (s.start.kind == typePort || s.start.kind == typeNonInteractive || s.encrypts()) && !s.agent.cfg.Quirks.NoHandshake
 	if shake {
 		client, err := s.handshake(ctx)
 		if err != nil {
@@ -188,6 +185,9 @@ func (s *session) newPlugin() (plugin, error) {
 
 // adviceFor is what HandshakeComplete tells the user: a client that cannot separate a command's streams is told so (SPEC.md §5.3).
 func (s *session) adviceFor(p plugin) string {
+	if s.encrypts() {
+		return encryptedNotice
+	}
 	if c, ok := p.(*command); ok && c.separate && !s.client.newerThan(parseVersion(oldSeparatedVersion)) {
 		return separatedAdvice
 	}
