@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -374,11 +375,12 @@ func (c *countedConn) Close() error {
 
 // machine is an sshd that lets in who has a key pushed, and runs a few commands.
 type machine struct {
-	addr     string
-	listener net.Listener
-	hostKey  ssh.Signer
-	tasks    sync.WaitGroup
-	banner   string
+	addr       string
+	listener   net.Listener
+	hostKey    ssh.Signer
+	tasks      sync.WaitGroup
+	banner     string
+	rekeyAfter atomic.Uint64 // bytes after which it wants new session keys; 0: the library's default
 
 	mu      sync.Mutex
 	trusted map[string][]string // key blobs by user
@@ -440,6 +442,7 @@ func (m *machine) serve(raw net.Conn) {
 		}
 		return &ssh.Permissions{}, nil
 	}}
+	config.RekeyThreshold = m.rekeyAfter.Load()
 	if m.banner != "" {
 		config.BannerCallback = func(ssh.ConnMetadata) string { return m.banner }
 	}

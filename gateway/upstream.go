@@ -191,7 +191,11 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 	var offered bool
 	config := u.clientConfig(r)
 	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
-		seen.hostKey = ssh.FingerprintSHA256(hostKey)
+		fingerprint := ssh.FingerprintSHA256(hostKey)
+		if seen.hostKey != "" { // new session keys in the middle of the connection, when ctx is long over
+			return sameHostKey(seen.hostKey, fingerprint)
+		}
+		seen.hostKey = fingerprint
 		seen.how, err = u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
 		return err
 	}
@@ -211,6 +215,14 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 		return leg{}, seen, context.Cause(ctx)
 	}
 	return leg{}, seen, u.classify(ctx, c, r, err, pushed.failed(), offered)
+}
+
+// sameHostKey refuses a machine that shows another key when session keys are renewed: whom we logged in to is who we talk to.
+func sameHostKey(before, now string) error {
+	if now != before {
+		return fmt.Errorf("the machine showed host key %s at the login and %s afterwards", before, now)
+	}
+	return nil
 }
 
 // clientConfig is all of the SSH client's configuration that does not belong to one attempt.

@@ -161,6 +161,26 @@ func (c *wroteConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+// TestNewSessionKeysInTheMiddle has a machine that renews them every few bytes: its host key is checked at the login, and only compared from then on.
+func TestNewSessionKeysInTheMiddle(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	w.machine.rekeyAfter.Store(256)
+	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	input := strings.Repeat("0123456789abcdef", 4096)
+	session.Stdin = strings.NewReader(input)
+	output, err := session.Output("cat")
+	if err != nil || string(output) != input {
+		t.Errorf("%d of %d bytes came back: %v", len(output), len(input), err)
+	}
+	if err := sameHostKey("SHA256:one", "SHA256:other"); err == nil {
+		t.Error("another host key in the middle is accepted")
+	}
+}
+
 func TestSessionEndedByTheServiceIsToldToTheOpenSession(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	end := make(chan struct{})
