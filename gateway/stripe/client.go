@@ -60,10 +60,10 @@ func (p *Proxy) classify(pkt *packet) *op {
 		o.moves = true
 	case typExtended:
 		c := cursor{b: pkt.body()}
-		name := string(c.str())
-		o.moves = !harmless[name]
-		o.sizes = o.moves && !renaming[name]
-		if asking[name] {
+		name := c.str()
+		o.moves = !harmless[string(name)]
+		o.sizes = o.moves && !renaming[string(name)]
+		if asking[string(name)] {
 			o.kind, o.moves, o.sizes = query, false, false
 		}
 	default:

@@ -184,7 +184,7 @@ func (p *Proxy) leaveNoGaps() {
 
 // untilLast listens to the lanes until done, the limit, or the last of them has gone.
 func (p *Proxy) untilLast(limit <-chan time.Time, done func() bool) {
-	for !done() && !(p.first.gone && len(p.more) == 0) {
+	for !done() && (!p.first.gone || len(p.more) > 0) {
 		p.schedule()
 		select {
 		case ev := <-p.fromLanes:

@@ -116,10 +116,10 @@ func (s step) requests(slots [][]byte) []func(uint32) []byte {
 	case "settle":
 		return nil
 	case "open":
-		return []func(uint32) []byte{func(id uint32) []byte { return appendOpen(nil, id, []byte(s.name), s.flags) }}
+		return []func(uint32) []byte{func(id uint32) []byte { return newOpen(id, []byte(s.name), s.flags) }}
 	case "close", "fstat":
 		typ := map[string]byte{"close": typClose, "fstat": typFstat}[s.verb]
-		return []func(uint32) []byte{func(id uint32) []byte { return appendOnHandle(nil, typ, id, h) }}
+		return []func(uint32) []byte{func(id uint32) []byte { return newOnHandle(typ, id, h) }}
 	case "write":
 		return []func(uint32) []byte{writeOf(h, s.off, data)}
 	case "read":
@@ -302,10 +302,7 @@ func TestLanesCannotBeSeen(t *testing.T) {
 }
 
 func scratch(t *testing.T, rt *rapid.T) string {
-	dir, err := os.MkdirTemp(t.TempDir(), "")
-	if err != nil {
-		rt.Fatalf("%v", err)
-	}
+	dir := t.TempDir()
 	plant(rt, dir)
 	return dir
 }

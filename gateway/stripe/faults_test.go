@@ -188,12 +188,11 @@ func TestLostWriteThatIsWrittenAgain(t *testing.T) {
 	r := newRig(t, 2, openssh(), nil)
 	h, sent := r.upload("f")
 	r.kill(100)
-	want := append(sent, noise(16<<10)...)
-	for _, p := range r.do(pieces(h, want, len(sent), 4<<10)...) {
-		mustOK(t, p)
-	}
-	if r.count.lost == 0 {
-		t.Fatal("no lane died")
+	want := append(sent, noise(64<<10)...)
+	for !r.count.died() { // the lane dies of the first write it is given, which may be one of a later row
+		for _, p := range r.do(pieces(h, want, len(sent), 4<<10)...) {
+			mustOK(t, p)
+		}
 	}
 	for _, p := range r.do(pieces(h, bytes.ToUpper(want), len(sent), 4<<10)...) {
 		mustOK(t, p)
@@ -394,7 +393,7 @@ func TestLaneThatAnswersNonsense(t *testing.T) {
 		},
 		"an early end": func(p *packet) {
 			if id, ok := p.id(); ok && p.typ() == typData {
-				*p = *made(appendStatus(nil, id, statusEOF, "over")) //nolint:govet // a packet of its own, held by nobody else
+				*p = *made(appendStatus(nil, id, statusEOF, "over"))
 			}
 		},
 	} {

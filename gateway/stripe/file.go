@@ -111,7 +111,7 @@ func (p *Proxy) promote(ctx context.Context, f *file) {
 	switch {
 	case !f.inquired:
 		f.inquired = true
-		p.ask(p.first, func(id uint32) []byte { return appendOnHandle(nil, typFstat, id, f.handle) }, func(pkt *packet, err error) {
+		p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.handle) }, func(pkt *packet, err error) {
 			p.inquired(f, pkt, err)
 		})
 		return
@@ -176,7 +176,7 @@ func (p *Proxy) attach(f *file, l *lane) {
 	if f.writes {
 		flags = openWrite
 	}
-	p.ask(l, func(id uint32) []byte { return appendOpen(nil, id, f.path, flags) }, func(pkt *packet, err error) {
+	p.ask(l, func(id uint32) []byte { return newOpen(id, f.path, flags) }, func(pkt *packet, err error) {
 		if err != nil {
 			return // the lane is gone, and the attachment with it
 		}
@@ -205,7 +205,7 @@ func (p *Proxy) detach(f *file, a *attachment) {
 }
 
 func (p *Proxy) closeOn(a *attachment, then func(*packet, error)) {
-	p.ask(a.lane, func(id uint32) []byte { return appendOnHandle(nil, typClose, id, a.handle) }, then)
+	p.ask(a.lane, func(id uint32) []byte { return newOnHandle(typClose, id, a.handle) }, then)
 }
 
 func (f *file) remove(a *attachment) {

@@ -151,7 +151,7 @@ func (p *Proxy) dial(ctx context.Context) (io.ReadWriteCloser, *bufio.Reader, er
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	r := bufio.NewReaderSize(stream, 4<<10)
-	_, err = stream.Write(appendInit(nil))
+	_, err = stream.Write(newInit())
 	if err == nil {
 		var greeting *packet
 		if greeting, err = readPacket(r); err == nil {

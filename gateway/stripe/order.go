@@ -42,22 +42,22 @@ type opening struct {
 	flags uint32
 }
 
-// conflicts reports whether a, which came later, and b must keep their order and nothing else sees to it. SFTP lets a server answer in any order "as long as the results
+// conflicts reports whether o, which came later, and b must keep their order and nothing else sees to it. SFTP lets a server answer in any order "as long as the results
 // are the same as if it were one after the other" (section 3); with several servers at work this is the place that keeps the promise.
 //
 // Files are not told apart here: two names may mean one file, and version 3 has no way to ask. Ranges of different files that happen to overlap
 // therefore wait for each other.
-func (a *op) conflicts(b *op) bool {
-	if a.pinned && b.pinned {
+func (o *op) conflicts(b *op) bool {
+	if o.pinned && b.pinned {
 		return false
 	}
-	if a.file != nil && a.file == b.file && (a.closes || b.closes) {
+	if o.file != nil && o.file == b.file && (o.closes || b.closes) {
 		return true
 	}
-	if b.closes && a.pinned { // b may not have reached the first lane yet, and a must not get there before it
+	if b.closes && o.pinned { // b may not have reached the first lane yet, and o must not get there before it
 		return true
 	}
-	first, last := min(a.kind, b.kind), max(a.kind, b.kind)
+	first, last := min(o.kind, b.kind), max(o.kind, b.kind)
 	switch {
 	case first == neutral:
 		return false
@@ -68,7 +68,7 @@ func (a *op) conflicts(b *op) bool {
 	case first == query:
 		return true
 	default:
-		return a.off < b.end && b.off < a.end
+		return o.off < b.end && b.off < o.end
 	}
 }
 

@@ -90,7 +90,7 @@ func (o *outbox) run(abandon <-chan struct{}, wrote func()) (flushed bool, err e
 	}
 }
 
-// writeAll writes the packets of a batch, small neighbours together in scratch.
+// writeAll writes the packets of a batch, small ones that follow each other together in scratch.
 func (o *outbox) writeAll(batch []*packet, scratch []byte, wrote func()) []byte {
 	for i := 0; i < len(batch); {
 		first := batch[i].bytes()

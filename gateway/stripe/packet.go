@@ -207,20 +207,20 @@ func finish(b []byte) []byte {
 	return b
 }
 
-func appendInit(b []byte) []byte {
-	return finish(binary.BigEndian.AppendUint32(append(b, 0, 0, 0, 0, typInit), version3))
+func newInit() []byte {
+	return finish(binary.BigEndian.AppendUint32(append([]byte(nil), 0, 0, 0, 0, typInit), version3))
 }
 
-// appendOpen makes an OPEN without attributes: it can neither create a file nor change one, as flags is openRead or openWrite alone.
-func appendOpen(b []byte, id uint32, path []byte, flags uint32) []byte {
-	b = appendString(begin(b, typOpen, id), path)
+// newOpen makes an OPEN without attributes: it can neither create a file nor change one, as flags is openRead or openWrite alone.
+func newOpen(id uint32, path []byte, flags uint32) []byte {
+	b := appendString(begin(nil, typOpen, id), path)
 	b = binary.BigEndian.AppendUint32(b, flags)
 	return finish(binary.BigEndian.AppendUint32(b, 0))
 }
 
-// appendOnHandle makes a CLOSE or an FSTAT.
-func appendOnHandle(b []byte, typ byte, id uint32, handle []byte) []byte {
-	return finish(appendString(begin(b, typ, id), handle))
+// newOnHandle makes a CLOSE or an FSTAT.
+func newOnHandle(typ byte, id uint32, handle []byte) []byte {
+	return finish(appendString(begin(nil, typ, id), handle))
 }
 
 func appendRead(b []byte, id uint32, handle []byte, off uint64, n uint32) []byte {

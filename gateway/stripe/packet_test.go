@@ -11,8 +11,8 @@ import (
 
 func FuzzPackets(f *testing.F) {
 	var some []byte
-	some = append(some, appendInit(nil)...)
-	some = append(some, appendOpen(nil, 1, []byte("dir/file"), openWrite|openCreate)...)
+	some = append(some, newInit()...)
+	some = append(some, newOpen(1, []byte("dir/file"), openWrite|openCreate)...)
 	some = append(some, writeOf([]byte{0, 0, 0, 1}, 1<<33, []byte("data"))(2)...)
 	some = append(some, appendRead(nil, 3, []byte("h"), 0, 32<<10)...)
 	some = append(some, appendTruncate(nil, 4, []byte("h"), 7)...)

@@ -260,7 +260,7 @@ func TestWhatIsNotUnderstoodPasses(t *testing.T) {
 	up := [][]byte{
 		{0, 0, 0, 1, 77},
 		{0, 0, 0, 9, 78, 0, 0, 0, 1, 1, 2, 3, 4},
-		appendInit(nil),
+		newInit(),
 		{0, 0, 0, 5, typRead, 0, 0, 0, 2},
 		{0, 0, 0, 6, typExtended, 0, 0, 0, 3, 9},
 	}

@@ -213,6 +213,12 @@ func (c *tally) hear(cfg *Config) {
 	}
 }
 
+func (c *tally) died() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost > 0
+}
+
 // small are limits that make little files large.
 func small(lanes int) Config {
 	return Config{MaxLanes: lanes, Bulk: 2 << 10, LaneWindow: 16 << 10, ReadAhead: 64 << 10}
@@ -250,7 +256,7 @@ type fatal interface {
 func greet(t fatal, rw io.ReadWriteCloser) *wire {
 	t.Helper()
 	w := &wire{t: t, rw: rw, r: bufio.NewReader(rw)}
-	w.write(appendInit(nil))
+	w.write(newInit())
 	if p := w.read(); p.typ() != typVersion {
 		t.Fatalf("greeted with type %d", p.typ())
 	}
@@ -310,7 +316,7 @@ func (w *wire) one(build func(id uint32) []byte) *packet {
 
 func (w *wire) open(path string, flags uint32) []byte {
 	w.t.Helper()
-	p := w.one(func(id uint32) []byte { return appendOpen(nil, id, []byte(path), flags) })
+	p := w.one(func(id uint32) []byte { return newOpen(id, []byte(path), flags) })
 	h, err := parseString(p.body())
 	if p.typ() != typHandle || err != nil {
 		w.t.Fatalf("open %s: %s", path, refusal(p))
@@ -320,7 +326,7 @@ func (w *wire) open(path string, flags uint32) []byte {
 
 func (w *wire) close(h []byte) (code uint32, text string) {
 	w.t.Helper()
-	p := w.one(func(id uint32) []byte { return appendOnHandle(nil, typClose, id, h) })
+	p := w.one(func(id uint32) []byte { return newOnHandle(typClose, id, h) })
 	code, text, err := parseStatus(p.body())
 	if err != nil {
 		w.t.Fatalf("close: %v", err)
@@ -367,7 +373,7 @@ func (n *newsreader) await(w *wire, most int) {
 			n.seen = now
 			return
 		}
-		w.one(func(id uint32) []byte { return appendOnHandle(nil, typStat, id, []byte(".")) }).release()
+		w.one(func(id uint32) []byte { return newOnHandle(typStat, id, []byte(".")) }).release()
 	}
 }
 

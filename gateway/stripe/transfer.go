@@ -175,7 +175,7 @@ func (o *op) fits(pkt *packet) bool {
 // a read that ends where the file did. Everything else is asked of the first lane again, and what that says stands.
 func (p *Proxy) answeredStriped(l *lane, o *op, pkt *packet) {
 	f := o.file
-	good := false
+	var good bool
 	if o.kind == read {
 		got := uint64(0)
 		if pkt.typ() == typData {

@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -113,7 +114,7 @@ func TestReadAheadOfAShallowClient(t *testing.T) {
 		for {
 			n, err := f.Read(buf)
 			got = append(got, buf[:n]...)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

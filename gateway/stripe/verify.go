@@ -123,7 +123,7 @@ func (p *Proxy) compare(f *file, on []*attachment, before comparison, then func(
 		then(c)
 	}
 	fstat := func(handle []byte) func(uint32) []byte {
-		return func(id uint32) []byte { return appendOnHandle(nil, typFstat, id, handle) }
+		return func(id uint32) []byte { return newOnHandle(typFstat, id, handle) }
 	}
 	for i, a := range on {
 		p.ask(a.lane, fstat(a.handle), func(pkt *packet, err error) {
