@@ -28,7 +28,9 @@ type Conn struct {
 	closing    sync.Once
 	closeError error
 
-	composing sync.Mutex // held while a sequenced message is made, from taking its number to queueing it; taken before mu
+	// composing is a lock, held while a sequenced message is made, from taking its number to queueing it; taken before mu. As a channel it is given in the
+	// order of asking, so that a keystroke waits for one message of bulk at most.
+	composing chan struct{}
 
 	mu        sync.Mutex
 	readable  sync.Cond // something to read, or a reason not to wait for it
@@ -177,8 +179,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 // compose makes one sequenced message and queues it, after waiting for room if patient. An empty payload is not sent: neither side's code can
 // take it (SPEC.md §3.5).
 func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
-	c.composing.Lock()
-	defer c.composing.Unlock()
+	c.composing <- struct{}{}
+	defer func() { <-c.composing }()
 	c.mu.Lock()
 	err := c.awaitRoom(patient)
 	seq, secret := c.send.next, c.cipher

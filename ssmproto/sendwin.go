@@ -2,8 +2,13 @@ package ssmproto
 
 import "time"
 
-// leastWindow is how many messages may be under way however short the round trip is.
-const leastWindow = 64
+const (
+	// leastWindow is how many messages may be under way however short the round trip is.
+	leastWindow = 64
+	// maxUnsent is how many messages may wait for their turn at the permitted rate: 18 ms of them. All that wait here make a keystroke wait that is written
+	// behind them, and the writer can be woken in less.
+	maxUnsent = 16
+)
 
 // sendWindow keeps every sequenced message from its queueing to its acknowledgement (SPEC.md §4). It has no clock, lock or goroutine.
 //
@@ -31,14 +36,19 @@ type sendWindow struct {
 	resends      int64
 }
 
-// full says that a writer must wait. Two rules: a bound in memory, and no more than twice what the path holds at the permitted rate, since all
-// beyond that only makes a keystroke wait behind bulk (SPEC.md §4.6).
+// full says that a writer must wait. Three rules: a bound in memory, no more than twice what the path holds at the permitted rate, and few that wait
+// to be sent, since all beyond that only makes a keystroke wait behind bulk (SPEC.md §4.6).
 func (w *sendWindow) full() bool {
 	held := w.next - w.base
-	if w.bytes >= w.limitBytes && held > 0 {
+	switch {
+	case w.bytes >= w.limitBytes && held > 0:
+		return true
+	case w.rate <= 0:
+		return false
+	case w.next-w.unsent >= maxUnsent:
 		return true
 	}
-	return w.rate > 0 && held >= max(leastWindow, 2*int64(w.rate)*int64(w.rtt.shortest)/int64(time.Second))
+	return held >= max(leastWindow, 2*int64(w.rate)*int64(w.rtt.shortest)/int64(time.Second))
 }
 
 // empty says that everything is acknowledged.

@@ -29,7 +29,8 @@ type stderrReader struct{ conn *Conn }
 // Read has the rules of Conn.Read.
 func (r stderrReader) Read(p []byte) (int, error) { return r.conn.readFrom(&r.conn.stderr, p) }
 
-// ExitCode gives the exit code of the command, once it has arrived. Only NonInteractiveCommands with separated output send one.
+// ExitCode gives the exit code of the command, once it has arrived. Only NonInteractiveCommands with separated output send one. It is the last message
+// of such a session: an end without it means that output may be missing, since an agent waits 2 s for acknowledgements and then leaves (SPEC.md §8).
 func (s *Shell) ExitCode() (code int, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -181,14 +181,21 @@ func TestWindowIsBounded(t *testing.T) {
 		t.Errorf("full with %d small messages in the memory of 10", w.next)
 	}
 	w = &sendWindow{limitBytes: 1 << 30, rate: 900}
-	for !w.full() {
-		w.push(encode(PayloadOutput, w.next, []byte("x")), epoch)
+	fill := func(send bool) {
+		for !w.full() {
+			w.push(encode(PayloadOutput, w.next, []byte("x")), epoch)
+			if send {
+				w.sent(w.fresh(), epoch)
+			}
+		}
 	}
+	fill(false)
+	equal(t, "messages that wait for their turn", w.next, maxUnsent)
+	flush(w, epoch)
+	fill(true)
 	equal(t, "messages without a measurement", w.next, leastWindow)
 	w.rtt.sample(100*time.Millisecond, epoch)
-	for !w.full() {
-		w.push(encode(PayloadOutput, w.next, []byte("x")), epoch)
-	}
+	fill(true)
 	equal(t, "messages at 100 ms", w.next, 180)
 }
 

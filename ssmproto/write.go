@@ -84,7 +84,11 @@ func (c *Conn) plan(batch []outgoing, now time.Time) ([]outgoing, time.Duration)
 			batch = append(batch, outgoing{ack: c.acks.pop()})
 			continue
 		}
+		waited := c.send.full()
 		c.send.sent(f, now)
+		if waited && !c.send.full() {
+			c.progress.Broadcast()
+		}
 		batch = append(batch, outgoing{frame: f})
 	}
 	return batch, c.nextEvent(now)
