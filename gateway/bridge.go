@@ -49,7 +49,7 @@ type bridgeConfig struct {
 	gate   gatekeeper
 	watch  observer
 	attend func(ssh.NewChannel) ssh.NewChannel // sees each session before it is opened on the machine; nil: nobody does
-	text   func(error) string // the sentence for the person
+	text   func(error) string                  // the sentence for the person
 	limits bridgeLimits
 	log    *slog.Logger  // nil: discarded
 	notice func() string // text for stderr of the first session, made safe for terminals by the caller; nil or empty: none

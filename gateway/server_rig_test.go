@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ed25519"
@@ -252,6 +253,7 @@ type fakeCloud struct {
 	before func(call string)
 	port   func(port int) (net.Conn, error) // instead of the machine's sshd
 	text   string                           // console
+	others []*authz.Instance                // listed beside the machine
 }
 
 func newFakeCloud(m *machine) *fakeCloud {
@@ -310,7 +312,9 @@ func (f *fakeCloud) ConsoleOutput(context.Context, authz.Role, *authz.Instance) 
 }
 
 func (f *fakeCloud) List(context.Context) ([]*authz.Instance, error) {
-	return []*authz.Instance{f.instances[worldInstance]}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*authz.Instance{f.instances[worldInstance]}, f.others...), nil
 }
 
 // call lets a test hold a call up.
@@ -469,8 +473,21 @@ func (m *machine) serve(raw net.Conn) {
 
 func (m *machine) session(ch ssh.Channel, reqs <-chan *ssh.Request, user string) {
 	defer func() { _ = ch.Close() }()
+	var before []string // what was asked for before the program
 	for req := range reqs {
+		if req.Type == "shell" {
+			_ = req.Reply(true, nil)
+			go ssh.DiscardRequests(reqs)
+			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{runShell(ch, user, before)}))
+			return
+		}
 		if req.Type != "exec" {
+			before = append(before, req.Type)
+			if req.Type == "pty-req" {
+				var terminal terminalRequest
+				_ = ssh.Unmarshal(req.Payload, &terminal)
+				before = append(before, fmt.Sprintf("%s %dx%d", terminal.Term, terminal.Columns, terminal.Rows))
+			}
 			_ = req.Reply(req.Type == "pty-req", nil)
 			continue
 		}
@@ -481,6 +498,20 @@ func (m *machine) session(ch ssh.Channel, reqs <-chan *ssh.Request, user string)
 		_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 		return
 	}
+}
+
+// runShell tells who is there and what was asked for, then echoes lines up to "exit STATUS".
+func runShell(ch ssh.Channel, user string, before []string) uint32 {
+	_, _ = fmt.Fprintf(ch, "%s here, after %s\r\n", user, strings.Join(before, ", "))
+	lines := bufio.NewScanner(ch)
+	for lines.Scan() {
+		if status, found := strings.CutPrefix(lines.Text(), "exit "); found {
+			number, _ := strconv.ParseUint(status, 10, 32)
+			return uint32(number)
+		}
+		_, _ = fmt.Fprintf(ch, "echo %s\r\n", lines.Text())
+	}
+	return 0
 }
 
 func runCommand(ch ssh.Channel, command, user string) uint32 {
