@@ -18,7 +18,8 @@ func newCheckCommand() *cobra.Command {
 		Short: "Report everything that is wrong with a configuration",
 		Long: `check reads a configuration and every file it names (keys, revocation lists, policies) and prints each finding as file:line:col: what is wrong.
 Nothing is started and AWS is not called. The exit status is 2 when there is any finding.`,
-		Args: cobra.NoArgs,
+		Example: `  ssm-ssh-gateway check --config /etc/ssm-ssh-gateway/config.toml`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return check(cmd.Context(), cmd.OutOrStdout(), configPath)
 		},

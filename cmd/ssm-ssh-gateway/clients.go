@@ -23,6 +23,8 @@ func newKnownHostsCommand() *cobra.Command {
 		Short: "Print the line for known_hosts that makes clients believe the gateway and every instance behind it",
 		Long: `known-hosts prints one @cert-authority line for ~/.ssh/known_hosts (or /etc/ssh/ssh_known_hosts). With it StrictHostKeyChecking=yes needs no further key.
 The authority is made if it does not exist yet.`,
+		Example: `  ssm-ssh-gateway known-hosts --config config.toml >> ~/.ssh/known_hosts
+  ssm-ssh-gateway known-hosts --config config.toml --pattern '*.prod'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, findings := loadConfig(configPath)
@@ -58,7 +60,9 @@ func newSSHConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ssh-config",
 		Short: "Print the block for ~/.ssh/config that people paste",
-		Args:  cobra.NoArgs,
+		Example: `  ssm-ssh-gateway ssh-config --config config.toml >> ~/.ssh/config
+  ssm-ssh-gateway ssh-config --config config.toml --pattern 'web-*'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, findings := loadConfig(configPath)
 			if err := findingsError(findings); err != nil {

@@ -44,7 +44,7 @@ its exit status is told only by a document with separateOutputStream. An interru
   ssm-ssh-gateway exec web-1 -- 'df -h / | tail -1'
   ssm-ssh-gateway exec --terminal web-1 -- top
   ssm-ssh-gateway exec --document Corp-Command web-1 -- make`,
-		Args: usageArgs(cobra.MinimumNArgs(2)),
+		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			words := args[1:]
 			if words[0] == "--" {

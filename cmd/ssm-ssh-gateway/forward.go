@@ -38,7 +38,7 @@ PORT 0 takes a free port, which is printed; without BIND only this machine can c
 Data has to be moved within the limits of Session Manager, less than 1 MB/s per destination.`,
 		Example: `  ssm-ssh-gateway forward -L 8080:localhost:80 web-1
   ssm-ssh-gateway forward -L 5432:db.internal:5432 -L /tmp/redis.sock:cache.internal:6379 i-0123456789abcdef0`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			specs, err := parseForwards(locals, reverse)
 			if err != nil {

@@ -18,7 +18,9 @@ func newHealthcheckCommand() *cobra.Command {
 		Use:   "healthcheck",
 		Short: "Say whether a gateway answers (exit status 0) or not",
 		Long:  "healthcheck connects to a gateway and waits for its SSH version line. It is made for containers that have no shell.",
-		Args:  cobra.NoArgs,
+		Example: `  ssm-ssh-gateway healthcheck
+  ssm-ssh-gateway healthcheck --address 10.0.0.10:22`,
+		Args: cobra.NoArgs,
 		RunE: func(_ *cobra.Command, _ []string) error {
 			return checkHealth(address)
 		},

@@ -53,7 +53,7 @@ status is 1 then, though the rest is listed.`,
 		Example: `  ssm-ssh-gateway ls
   ssm-ssh-gateway ls --profile prod --profile dev --region eu-west-1 --region us-east-1
   ssm-ssh-gateway ls --json | jq -r '.[] | select(.ping == "Online") | .id'`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			machines, faults := listMachines(cmd.Context(), o)
 			return errors.Join(printMachines(cmd.OutOrStdout(), machines, o.asJSON), listFaults(cmd.ErrOrStderr(), faults))

@@ -91,9 +91,25 @@ Try it without an AWS account:
 		return &exitError{Code: exitUsage, Err: fmt.Errorf("%w\ntry '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newServeCommand(), newConnectCommand(), newForwardCommand(), newShellCommand(), newExecCommand(), newLsCommand(),
+		newServeCommand(), newConnectCommand(), newForwardCommand(), newShellCommand(), newExecCommand(), newLsCommand(), newLoginCommand(),
 		newDemoCommand(), newCheckCommand(), newExplainCommand(),
 		newKnownHostsCommand(), newSSHConfigCommand(), newPinsCommand(), newHealthcheckCommand(), newVersionCommand(),
 	)
+	faultsOfUsage(root)
 	return root
+}
+
+// faultsOfUsage gives wrong numbers of arguments the exit code of wrong flags, for a command and all below it.
+func faultsOfUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return &exitError{Code: exitUsage, Err: fmt.Errorf("%w\ntry '%s --help'", err, cmd.CommandPath())}
+			}
+			return nil
+		}
+	}
+	for _, inner := range cmd.Commands() {
+		faultsOfUsage(inner)
+	}
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-
-	"github.com/spf13/cobra"
 )
 
 // parseParameters reads NAME=VALUE pairs for a session document; nil when there are none.
@@ -21,14 +19,4 @@ func parseParameters(pairs []string) (map[string][]string, error) {
 		parameters[name] = append(parameters[name], value)
 	}
 	return parameters, nil
-}
-
-// usageArgs makes a wrong number of arguments a fault of usage.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &exitError{Code: exitUsage, Err: fmt.Errorf("%w\ntry '%s --help'", err, cmd.CommandPath())}
-		}
-		return nil
-	}
 }

@@ -41,6 +41,7 @@ type openPins func() (*hostkeys.FileStore, error)
 func newPinsListCommand(open openPins) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List what is pinned", Args: cobra.NoArgs,
+		Example: `  ssm-ssh-gateway pins list -c config.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := open()
 			if err != nil {
@@ -68,6 +69,7 @@ func printPins(out io.Writer, pins []hostkeys.Pin) error {
 func newPinsRemoveCommand(open openPins) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ACCOUNT/REGION/ID", Aliases: []string{"forget"}, Short: "Forget the keys of an instance, so that the next ones it shows are believed anew", Args: cobra.ExactArgs(1),
+		Example: `  ssm-ssh-gateway pins rm -c config.toml 111122223333/eu-west-1/i-0123456789abcdef0`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := open()
 			if err != nil {

@@ -32,7 +32,7 @@ func (p *pluginSession) forward(ctx context.Context, properties ssmproto.PortPro
 	} else {
 		err = p.forwardOne(ctx, listener)
 	}
-	if ended := p.Err(); ended != nil && !errors.Is(ended, io.EOF) {
+	if ended := p.Err(); ended != nil && !errors.Is(ended, io.EOF) && !errors.Is(ended, net.ErrClosed) { // the last is our own doing
 		err = ended
 	}
 	p.say("\n\nExiting session with sessionId: %s.\n\n", p.SessionID())

@@ -30,7 +30,7 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 		Example: `  ssm-ssh-gateway shell i-0123456789abcdef0
   ssm-ssh-gateway shell --profile prod web-1
   echo uptime | ssm-ssh-gateway shell web-1`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if purpose.Parameters, err = parseParameters(parameters); err != nil {
 				return &exitError{Code: exitUsage, Err: err}

@@ -167,10 +167,11 @@ func (o ownCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	return credentials, nil
 }
 
-// asLogin adds ErrLoginExpired where that is what failed: no token in the cache or one too old, or the service would not have it.
+// asLogin adds ErrLoginExpired where that is what failed: no token in the cache or one too old, or the service would not have it. For profiles with
+// an sso_session the SDK has no type for the first two, only a text that names the cache, which a test holds it to.
 func asLogin(err error) error {
 	var token *ssocreds.InvalidTokenError
-	if errors.As(err, &token) || hasCode(err, "UnauthorizedException") {
+	if errors.As(err, &token) || hasCode(err, "UnauthorizedException") || strings.Contains(err.Error(), "cached SSO token") {
 		return fmt.Errorf("%w: %w", ErrLoginExpired, err)
 	}
 	return err
