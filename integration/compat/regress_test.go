@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,11 +152,11 @@ func (m *regressMachine) runScript(t *testing.T, row *tableRow, name string, exc
 	}
 	m.use(obj)
 	cmd := m.inside(obj.dir, "sh", filepath.Join(obj.dir, "test-exec.sh"), obj.dir, filepath.Join(obj.dir, name+".sh"))
-	cmd.Args = slices.Insert(cmd.Args, 1, "--pid", "--fork", "--kill-child") // what the script leaves running ends with it
 	cmd.Env = obj.environ()
 	cmd.Dir = obj.dir
 	before := m.connections.Load()
 	got := run(t, cmd, scriptLimit)
+	obj.endLeftovers()
 	row.about = fmt.Sprintf("%d connections", m.connections.Load()-before)
 	switch {
 	case strings.Contains(got.stdout, "SKIPPED: ") || strings.Contains(got.stdout, "skipped"):
@@ -170,6 +171,20 @@ func (m *regressMachine) runScript(t *testing.T, row *tableRow, name string, exc
 	if got.code != 0 {
 		t.Errorf("%s\nits log ends:\n%s\nssh's:\n%s\nsshd's:\n%s\nthe gateway's:\n%s", got, tail(obj.path("failed-regress.log"), 2000), tail(obj.path("failed-ssh.log"), 6000),
 			tail(obj.path("failed-sshd.log"), 3000), tail(m.world.log.Name(), 3000))
+	}
+}
+
+// endLeftovers ends what a script has left running: the processes that have the environment it was given.
+func (o *scriptRun) endLeftovers() {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range environs {
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains("\x00"+string(text), "\x00BUILDDIR="+o.dir+"\x00") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			killProcess(pid)
+		}
 	}
 }
 

@@ -10,12 +10,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/tools/txtar"
 )
+
+// scenarioLimit is how long a scenario may take. On a busy machine new session keys every few hundred kilobytes take a while.
+const scenarioLimit = 3 * time.Minute
+
+// progress is the one line that the gateway adds, on standard error, when a machine takes more than two seconds to reach.
+var progress = regexp.MustCompile(`(?m)^starting a session on \S+\r?\n`)
 
 var update = flag.Bool("update", false, "write into the scenarios what they print without the gateway")
 
@@ -182,7 +191,8 @@ func (s *scenario) play(t *testing.T, w *world, r route) traces {
 	for n := 1; n <= 3; n++ {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("PORT%d=%d", n, freePort(t)))
 	}
-	got := run(t, cmd, patience)
+	got := run(t, cmd, scenarioLimit)
+	got.stderr = progress.ReplaceAllString(got.stderr, "")
 	plainly := strings.NewReplacer(local, "$LOCAL", remote, "$REMOTE")
 	got.stdout, got.stderr = plainly.Replace(got.stdout), plainly.Replace(got.stderr)
 	return traces{got, listing(t, local) + listing(t, remote)}
@@ -235,14 +245,24 @@ func listing(t *testing.T, dir string) string {
 	return lines.String()
 }
 
+// nextPort begins below the ports that systems give to outgoing connections, which would take one between the choice and its use.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(20000 + int32(os.Getpid()%5000)) }
+
+// freePort gives a port of loopback that is free and that no other test of this process is given.
 func freePort(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := int(nextPort.Add(1))
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 func authorizedLine(key ssh.PublicKey) string {
