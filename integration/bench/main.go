@@ -41,11 +41,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	runErr := errors.Join(b.run(ctx), b.close())
+	err = b.run(ctx)
 	if out != "" && ctx.Err() == nil {
-		runErr = errors.Join(runErr, writeReport(out, b))
+		err = errors.Join(err, writeReport(out, b))
 	}
-	return runErr
+	return errors.Join(err, b.close())
 }
 
 // parse reads the command line.
