@@ -106,8 +106,12 @@ func gatewayLimits(l limitsConfig) gateway.Limits {
 // cloudConfig is the configuration as awscloud wants it.
 func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
 	wanted := awscloud.Config{
+		OnWait: tellWait,
 		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole,
 		UseFIPS: cfg.AWS.FIPS, UseDualStack: cfg.AWS.DualStack, Logger: log,
+	}
+	if cfg.AWS.DNSTXT {
+		wanted.LookupTXT = net.DefaultResolver.LookupTXT
 	}
 	for _, account := range cfg.Accounts {
 		wanted.Accounts = append(wanted.Accounts, awscloud.Account{

@@ -44,6 +44,7 @@ type awsConfig struct {
 	Regions     []string `toml:"regions"`
 	AmbientRole bool     `toml:"ambient_credentials"`
 	WholeRole   bool     `toml:"whole_role"`
+	DNSTXT      bool     `toml:"dns_txt"`
 	FIPS        bool     `toml:"fips"`
 	DualStack   bool     `toml:"dual_stack"`
 }

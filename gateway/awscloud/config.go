@@ -41,6 +41,10 @@ type Config struct {
 	// Aliases map a name (no suffixes, any case) to a target as a person could type it. An alias does not lead to another alias.
 	Aliases map[string]string
 
+	// LookupTXT asks DNS for the machine that a host name means, where no account knows the name: net.Resolver.LookupTXT, called with an absolute name. Who
+	// writes the records decides which of their machines people reach by such a name. nil: DNS is not asked.
+	LookupTXT func(ctx context.Context, name string) ([]string, error)
+
 	// UseFIPS asks for FIPS endpoints, also for the data channel. AWS_USE_FIPS_ENDPOINT does the same.
 	UseFIPS bool
 	// UseDualStack asks for endpoints that speak IPv6 too.

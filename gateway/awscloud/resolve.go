@@ -47,7 +47,7 @@ func (c *Cloud) Resolve(ctx context.Context, name string) (*authz.Instance, erro
 			return nil, &authz.Refusal{Reason: authz.ReasonShuttingDown, Subject: name}
 		}
 		defer end()
-		found, err := c.find(ctx, &t)
+		found, err := c.findOrAskDNS(ctx, key, &t)
 		if err != nil {
 			return nil, err
 		}
