@@ -75,6 +75,8 @@ type bridgeLimits struct {
 	stall time.Duration
 	// lanes is how many connections to the machine there may be at once.
 	lanes int
+	// fileLanes is how many of them one SFTP session may use.
+	fileLanes int
 	// laneIdle is how long a lane beside the first may carry nothing.
 	laneIdle time.Duration
 	// laneWait is how long a session waits for a lane of its own before it shares one.
@@ -93,6 +95,7 @@ func (l bridgeLimits) withDefaults() bridgeLimits {
 	defaultTo(&l.drain, 5*time.Second)
 	defaultTo(&l.stall, 30*time.Second)
 	defaultTo(&l.lanes, 1)
+	defaultTo(&l.fileLanes, 1)
 	defaultTo(&l.laneIdle, 60*time.Second)
 	defaultTo(&l.laneWait, 2*time.Second)
 	defaultTo(&l.eofHold, 250*time.Millisecond)

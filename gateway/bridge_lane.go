@@ -22,6 +22,8 @@ type lane struct {
 	most      int           // sessions that the machine takes on one connection; 0: not known
 	listeners int           // remote forwards; they stay where they were asked for
 	idleSince time.Time     // when the last of all these went
+	yield     func()        // ends the further stream of a striped transfer that is here; nil without one. It does not wait, and may be called again
+	yielding  bool          // yield has been called
 }
 
 // laneSet holds the upstream connections of one bridge: none until the first need, then as many as what is carried calls for.

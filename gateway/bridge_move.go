@@ -51,6 +51,7 @@ func (c *channel) settleLane(run program) {
 	if b.lanes.limit == 1 || closedAlready(c.placedGate) {
 		return
 	}
+	c.files = run == sftpSubsystem && b.cfg.limits.fileLanes > 1
 	tooMuch := p.over
 	p.over = true
 	now := c.target()
@@ -127,8 +128,10 @@ func (b *bridge) stays(n need) bool {
 	if _, suits := n.from.lane.cost(n); suits {
 		return true
 	}
-	best, suits := s.pick(n)
-	return !suits && best == n.from.lane && !s.mayOpen() && s.opening == 0
+	if best, suits := s.pick(n); suits || best != n.from.lane {
+		return false
+	}
+	return !s.mayOpen() && s.opening == 0 && (n.traffic != typing || !s.makeRoom())
 }
 
 // become notes what a session carries.

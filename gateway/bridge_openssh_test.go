@@ -290,7 +290,9 @@ func TestOpenSSHAgent(t *testing.T) {
 
 func TestOpenSSHShowsWhyNot(t *testing.T) {
 	o := newOpenSSH(t)
+	o.gate.mu.Lock()
 	o.gate.forbid = map[authz.Action]bool{authz.ActionExec: true, authz.ActionShell: true, authz.ActionForwardLocal: true}
+	o.gate.mu.Unlock()
 	for name, args := range map[string][]string{"exec": {"machine", "id"}, "shell": {"-tt", "machine"}, "forward": {"-W", "db.internal:5432", "machine"}} {
 		out, err := o.command(t, "ssh", append([]string{"-o", "LogLevel=INFO"}, args...)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "gateway: not_permitted") {

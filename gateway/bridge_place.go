@@ -21,12 +21,13 @@ type need struct {
 	session bool
 	from    *berth // where it is now, if it is somewhere
 	avoid   *lane  // which has just refused it
+	alone   bool   // a lane that it would share is of no use
 }
 
 // patience tells how long a channel with this need waits for a lane that suits it before it takes one that does not.
 func (s *laneSet) patience(n need) time.Duration {
 	switch {
-	case n.avoid != nil:
+	case n.avoid != nil, n.alone:
 		return 10 * s.wait // nothing else is left to it
 	case n.session && n.traffic != undecided:
 		return s.wait
@@ -56,10 +57,11 @@ func (b *bridge) place(n need) (*berth, error) {
 		if !suits && s.opening < s.waiting && (s.opening == 0 || len(s.list) > 0) { // the first one alone shows whether there is a way at all
 			b.openLane()
 		}
-		switch settled := !patient || s.opening == 0; {
-		case best != nil && (suits || settled):
+		hope := patient && (s.opening > 0 || !suits && n.traffic == typing && s.makeRoom())
+		switch {
+		case best != nil && (suits || !hope && !n.alone):
 			return s.hold(best, n), nil
-		case n.avoid != nil && settled:
+		case !hope && (n.avoid != nil || n.alone):
 			return nil, errNoLane
 		}
 		turn := s.turn

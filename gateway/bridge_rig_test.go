@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +109,9 @@ func (s *scriptedTarget) connect(t testing.TB) (leg, error) {
 	s.raw = far
 	go func() {
 		l := serverLeg(t, far)
+		if l.conn == nil {
+			return
+		}
 		s.conn = l.conn
 		go func() {
 			for nc := range l.chans {
@@ -177,7 +182,10 @@ func serverLeg(t testing.TB, conn net.Conn) leg {
 	config := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: "SSH-2.0-OpenSSH_compatible_test"}
 	config.AddHostKey(rigHostKey())
 	server, chans, reqs, err := ssh.NewServerConn(conn, config)
-	if err != nil {
+	switch {
+	case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		return leg{} // the bridge has ended while it was connecting
+	case err != nil:
 		t.Errorf("test server: %v", err)
 		return leg{}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,8 @@ type channel struct {
 	prelude    prelude
 	placed     func()        // says that the machine's half changes no more
 	placedGate chan struct{} // closed by placed
+	files      bool          // carryFiles does the copying, see isFiles; set before placed
+	filesDone  chan struct{} // closed when it has
 	moving     sync.Mutex
 	stayed     bool // guarded by moving: the machine has closed its half
 
@@ -192,7 +195,7 @@ func (b *bridge) newChannel(info *channelInfo, client end, target *landing) *cha
 		bridge: b, info: info, client: client, placedGate: make(chan struct{}),
 		running: make(chan struct{}), exited: make(chan struct{}),
 		inputEnded: make(chan struct{}), clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
-		upDone: make(chan struct{}),
+		upDone: make(chan struct{}), filesDone: make(chan struct{}),
 	}
 	c.asked = b.newQueue(c.fromClient)
 	c.landed.Store(target)
@@ -235,8 +238,16 @@ func (c *channel) run() {
 // carryUp brings the client's data to the machine, then its end, then its close.
 func (c *channel) carryUp() {
 	defer close(c.upDone)
-	if c.awaitProgram() {
-		to := c.target()
+	runs := c.awaitProgram()
+	to := c.target()
+	switch {
+	case runs && c.isFiles():
+		files := c.carryFiles(to)
+		close(c.filesDone)
+		files.Wait() // a channel wakes one reader at its end, so there may be no other
+		_, _ = io.Copy(io.Discard, c.client.ch)
+	case runs:
+		close(c.filesDone)
 		_ = carry(to.ch, c.client.ch, smallCopy, func(n int) {
 			c.info.in.Add(int64(n))
 			c.bridge.heard.Add(1)
@@ -244,10 +255,15 @@ func (c *channel) carryUp() {
 		})
 		close(c.inputEnded)
 		_ = to.ch.CloseWrite()
+	default:
+		close(c.filesDone)
 	}
 	<-c.clientEnded
-	_ = c.target().ch.Close()
+	_ = to.ch.Close()
 }
+
+// isFiles reports whether carryFiles does the copying.
+func (c *channel) isFiles() bool { return closedAlready(c.placedGate) && c.files }
 
 // measure counts what is carried toward the recognition of bulk.
 func (c *channel) measure(at *landing, n int) {
@@ -296,7 +312,11 @@ func (c *channel) carryDown() {
 		})
 	}
 	from := c.awaitPlace()
-	_ = carry(c.client.ch, from.ch, smallCopy, func(n int) { c.countDown(from, n) })
+	if c.isFiles() {
+		<-c.filesDone
+	} else {
+		_ = carry(c.client.ch, from.ch, smallCopy, func(n int) { c.countDown(from, n) })
+	}
 	streams.Wait()
 	c.holdEOF()
 	if closedAlready(c.targetEnded) {

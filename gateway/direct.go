@@ -60,7 +60,10 @@ func (v *visit) join(client leg, up *upstream) error {
 	err := runBridge(v.ctx, client, ships.next, bridgeConfig{
 		attend: v.attend,
 		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice, eager: true,
-		limits: bridgeLimits{keepalive: limits.Keepalive, lanes: limits.LanesPerConnection, laneIdle: limits.LaneIdle, channels: limits.ChannelsPerConnection},
+		limits: bridgeLimits{
+			keepalive: limits.Keepalive, channels: limits.ChannelsPerConnection,
+			lanes: limits.LanesPerConnection, fileLanes: limits.LanesPerFile, laneIdle: limits.LaneIdle,
+		},
 	})
 	return cutCause(v.ctx, err)
 }

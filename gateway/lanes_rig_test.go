@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -18,6 +19,8 @@ import (
 type lanesRig struct {
 	*rig
 	most int // sessions on one connection; 0: any
+
+	realFiles bool // sftp is an SFTP server on this machine's files
 
 	mu      sync.Mutex
 	targets []*scriptedTarget // in the order in which the lanes were opened
@@ -104,6 +107,10 @@ func (l *lanesRig) open(at int, nc ssh.NewChannel) {
 		text, _ := firstString(req.Payload)
 		l.note(at, strings.TrimSpace(req.Type+" "+text))
 		_ = req.Reply(true, nil)
+		if req.Type == "subsystem" && l.realFiles {
+			go serveFiles(ch)
+			continue
+		}
 		if req.Type == "exec" || req.Type == "shell" || req.Type == "subsystem" {
 			go func() {
 				_, _ = io.WriteString(ch, strconv.Itoa(at)+"\n")
@@ -113,6 +120,17 @@ func (l *lanesRig) open(at int, nc ssh.NewChannel) {
 			}()
 		}
 	}
+}
+
+// serveFiles is the sftp subsystem.
+func serveFiles(ch ssh.Channel) {
+	defer func() { _ = ch.Close() }()
+	server, err := sftp.NewServer(ch)
+	if err != nil {
+		return
+	}
+	_ = server.Serve()
+	exitWith(ch, 0)
 }
 
 func (l *lanesRig) note(at int, what string) {

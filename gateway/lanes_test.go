@@ -68,6 +68,7 @@ func TestLanesAreUsedAgain(t *testing.T) {
 			t.Errorf("a transfer went to lane %d", r.lane)
 		}
 		r.stop(t)
+		receive(t, l.watch.closed, "the end of its channel")
 	}
 }
 
@@ -191,6 +192,9 @@ func TestIdleLanesAreClosedButTheLast(t *testing.T) {
 	within(t, "the end of an idle lane", func() { _ = l.target(2).conn.Wait() })
 	all[0].echo(t)
 	all[0].stop(t)
+	for range all {
+		receive(t, l.watch.closed, "the end of a channel")
+	}
 	if next := l.start(t, "sftp"); next.lane != 0 {
 		t.Errorf("the last lane was closed: a transfer went to lane %d", next.lane)
 	}

@@ -33,6 +33,8 @@ type Limits struct {
 	// LanesPerConnection bounds the upstream connections, each a Session Manager session, that one connection to a machine may have: bulk gets its own, apart from
 	// where somebody types. With 1 everything shares one, and nothing below applies.
 	LanesPerConnection int // 8
+	// LanesPerFile bounds the lanes that one SFTP session (sftp, scp) spreads large files over. With 1 they stay on one.
+	LanesPerFile int // 8
 	// LanesPerPerson and LanesPerMachine bound the lanes beside the first of each connection. A connection that finds no room shares what it has.
 	LanesPerPerson  int // 32
 	LanesPerMachine int // 32
@@ -66,6 +68,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.MachinesPerConnection, 64)
 	fill(&l.ChannelsPerConnection, 256)
 	fill(&l.LanesPerConnection, 8)
+	fill(&l.LanesPerFile, 8)
 	fill(&l.LanesPerPerson, 32)
 	fill(&l.LanesPerMachine, 32)
 	fill(&l.LaneIdle, 60*time.Second)

@@ -97,9 +97,9 @@ func gatewayLimits(l limitsConfig) gateway.Limits {
 		StartupsBegin: l.MaxStartups.Begin, StartupsRate: l.MaxStartups.Rate, StartupsFull: l.MaxStartups.Full, StartupsPerSource: l.MaxStartupsPerSource,
 		LoginGrace: l.LoginGrace.Duration, AuthTries: l.AuthTries, Connections: l.MaxConnections, ConnectionsPerPerson: l.MaxPerPerson,
 		MachinesPerConnection: l.MaxMachines, ChannelsPerConnection: l.MaxChannels,
-		LanesPerConnection: l.MaxLanes, LanesPerPerson: l.MaxLanesPerPerson, LanesPerMachine: l.MaxLanesPerMachine, LaneIdle: l.LaneIdle.Duration,
-		ConnectTimeout: l.ConnectTimeout.Duration,
-		Keepalive:      l.Keepalive.Duration, KeepaliveCount: l.KeepaliveCount,
+		LanesPerConnection: l.MaxLanes, LanesPerFile: l.MaxLanesPerFile, LanesPerPerson: l.MaxLanesPerPerson, LanesPerMachine: l.MaxLanesPerMachine,
+		LaneIdle: l.LaneIdle.Duration, ConnectTimeout: l.ConnectTimeout.Duration,
+		Keepalive: l.Keepalive.Duration, KeepaliveCount: l.KeepaliveCount,
 	}
 }
 

@@ -71,6 +71,7 @@ type limitsConfig struct {
 	MaxMachines            int      `toml:"max_machines_per_connection"`
 	MaxChannels            int      `toml:"max_channels_per_connection"`
 	MaxLanes               int      `toml:"max_lanes_per_connection"`
+	MaxLanesPerFile        int      `toml:"max_lanes_per_file"`
 	MaxLanesPerPerson      int      `toml:"max_lanes_per_person"`
 	MaxLanesPerMachine     int      `toml:"max_lanes_per_machine"`
 	LaneIdle               duration `toml:"lane_idle"`
