@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+)
+
+func TestReadMFA(t *testing.T) {
+	var prompt strings.Builder
+	code, err := readMFA(&prompt, func() ([]byte, error) { return []byte(" 123456\r"), nil })
+	if code != "123456" || err != nil || prompt.String() != "MFA code: \n" {
+		t.Errorf("%q, %v, asked %q", code, err, prompt.String())
+	}
+	if _, err := readMFA(io.Discard, func() ([]byte, error) { return nil, io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a terminal that is gone: %v", err)
+	}
+}
+
+// TestAskHushed: a session that owns the terminal is not interrupted by a question.
+func TestAskHushed(t *testing.T) {
+	if _, err := (&laptop{}).askMFA(); !errors.Is(err, errNoTerminal) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestCredentialWords: whose credentials they are decides what to do about them.
+func TestCredentialWords(t *testing.T) {
+	for want, cause := range map[string]error{
+		"ssm-ssh-gateway login, or aws sso login": awscloud.ErrLoginExpired,
+		"there is no terminal to ask on":          errNoTerminal,
+		"set AWS_PROFILE or --profile":            errors.New("no EC2 IMDS role found"),
+	} {
+		got := inWords(&authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Cause: cause}).Error()
+		if !strings.Contains(got, want) {
+			t.Errorf("%v reads %q", cause, got)
+		}
+	}
+}
