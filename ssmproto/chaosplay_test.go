@@ -135,8 +135,9 @@ func (r *chaosRun) check(closeErr error) {
 		}
 	}
 	asked := false
-	for _, m := range r.others {
-		asked = asked || m.PayloadType == PayloadFlag
+	for _, frame := range r.frames { // what has arrived: it is acknowledged first and taken then
+		m, err := Parse(frame)
+		asked = asked || err == nil && m.PayloadType == PayloadFlag
 	}
 	if r.terminated == 0 && !asked && !r.ended {
 		r.t.Error("the session was left open")

@@ -27,7 +27,7 @@ func TestKeystrokeBesideBulk(t *testing.T) {
 	}
 }
 
-// keystrokes writes a byte twice a second beside bulk, on a path of the given delay, for 30 s.
+// keystrokes writes a byte twice a second beside bulk, on a path of the given delay, for 10 s.
 func keystrokes(t *testing.T, oneWay time.Duration) (delays []time.Duration, rate float64) {
 	f := newFake(t)
 	var links [2]*chaosLink
@@ -71,7 +71,7 @@ func keystrokes(t *testing.T, oneWay time.Duration) (delays []time.Duration, rat
 	arrived = 0
 	mu.Unlock()
 	start := time.Now()
-	for range 60 {
+	for range 20 {
 		mu.Lock()
 		pressed = time.Now()
 		mu.Unlock()

@@ -249,7 +249,7 @@ func (p *play) read(from io.Reader, f *flow) {
 			if err != nil {
 				f.err = err
 			}
-			if err != nil && p.failed == nil && !(f.complete() && errors.Is(err, io.EOF)) { // the other direction may be waiting
+			if err != nil && p.failed == nil && (!f.complete() || !errors.Is(err, io.EOF)) { // the other direction may be waiting
 				p.failed = err
 			}
 		})
