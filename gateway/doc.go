@@ -12,7 +12,9 @@
 //	  no machine   help, ls, whoami, sessions; or a machine chosen from a list            notarget.go foyer.go picker.go
 //	visit          one person's stay on one machine: the policy's yes, the audit, the end visit.go
 //	upstream       StartSession, key push, the machine's own sshd                         upstream.go
+//	fleet          further connections for the same stay, within limits                   fleet.go laneseats.go
 //	bridge         channel by channel between the two                                     bridge.go
+//	lanes          which connection carries which channel                                 bridge_lane.go bridge_place.go bridge_move.go
 //
 // The SSH library is used directly. gliderlabs/ssh, which test machines are built with, is kept out of the server: it fixes the user name at the first
 // authentication attempt, shares one Permissions value between all keys a client offers, turns on login without authentication when its own handlers are
