@@ -224,7 +224,7 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 	if out, err := exec.Command("cp", "-a", regressSuite, obj.dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("copy the suite: %w: %s", err, out)
 	}
-	if err := os.Mkdir(obj.path("through"), 0o755); err != nil { //nolint:gosec // the machine's user reads it
+	if err := os.Mkdir(obj.path("through"), 0o755); err != nil {
 		return nil, err
 	}
 	key, err := os.ReadFile(m.world.lab.UserKey(person))
@@ -264,7 +264,7 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 		}
 	}
 	for _, program := range []string{"through/ssh", "through/sshd", "through/sftp-server"} {
-		if err := os.Chmod(obj.path(program), 0o755); err != nil { //nolint:gosec // it is a program
+		if err := os.Chmod(obj.path(program), 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -344,5 +344,5 @@ func (m *regressMachine) acrossForScp(obj *scriptRun) error {
 		return fmt.Errorf("%s is not as it was", path)
 	}
 	across := "set -- $arg\n\tshift\n\texec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " target $SCP \"$@\"\n"
-	return os.WriteFile(path, []byte(strings.Replace(string(text), local, across, 1)), 0o755) //nolint:gosec // it is a program
+	return os.WriteFile(path, []byte(strings.Replace(string(text), local, across, 1)), 0o755)
 }

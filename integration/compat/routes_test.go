@@ -46,7 +46,7 @@ func (w *world) writeRoutes() error {
 
 // writeRoute writes one. ServerAliveInterval keeps a broken way from hanging until the suite's patience ends.
 func (w *world) writeRoute(r route, lines string) error {
-	if err := os.MkdirAll(w.routeDir(r), 0o755); err != nil { //nolint:gosec // nothing secret in it
+	if err := os.MkdirAll(w.routeDir(r), 0o755); err != nil {
 		return err
 	}
 	config := "Host target\n" + lines + "\nBatchMode yes\nLogLevel ERROR\nHost *\nLogLevel ERROR\nInclude " + w.lab.SSHConfig + "\n"
@@ -55,7 +55,7 @@ func (w *world) writeRoute(r route, lines string) error {
 	}
 	for _, program := range []string{"ssh", "scp", "sftp"} {
 		script := fmt.Sprintf("#!/bin/sh\nPATH=${PATH#*:} exec %s -F %s \"$@\"\n", program, w.sshConfig(r))
-		if err := os.WriteFile(filepath.Join(w.routeDir(r), program), []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(filepath.Join(w.routeDir(r), program), []byte(script), 0o700); err != nil {
 			return err
 		}
 	}

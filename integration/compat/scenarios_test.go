@@ -85,7 +85,7 @@ func (s *scenario) clientVersion(w *world) string {
 	if s.version == "" {
 		return ""
 	}
-	cmd := exec.Command("bash", "-c", s.version) //nolint:gosec // a file of the source tree
+	cmd := exec.Command("bash", "-c", s.version)
 	cmd.Env = w.environ(plain)
 	out, _ := cmd.CombinedOutput()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
@@ -122,7 +122,7 @@ func (s *scenario) rewrite(t *testing.T, stdout string) {
 			archive.Files[i].Data = []byte(stdout)
 		}
 	}
-	if err := os.WriteFile(s.path, txtar.Format(archive), 0o644); err != nil { //nolint:gosec // a file of the source tree
+	if err := os.WriteFile(s.path, txtar.Format(archive), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s.stdout = stdout
@@ -181,7 +181,7 @@ func readScenario(path string) (*scenario, error) {
 func (s *scenario) play(t *testing.T, w *world, r route) traces {
 	local, remote := openDir(t, "local"), openDir(t, "remote")
 	for _, file := range s.files {
-		if err := os.WriteFile(filepath.Join(local, file.Name), file.Data, 0o644); err != nil { //nolint:gosec // a file of a scenario
+		if err := os.WriteFile(filepath.Join(local, file.Name), file.Data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -201,12 +201,12 @@ func (s *scenario) play(t *testing.T, w *world, r route) traces {
 // openDir is a directory with a short name, since sockets are made in it, that every user of the machine may write to.
 func openDir(t *testing.T, kind string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "c-"+kind)
+	dir, err := os.MkdirTemp("/tmp", "c-"+kind) //nolint:usetesting // t.TempDir is long, and its parent is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // that is its purpose
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -74,7 +74,7 @@ func soakOnce(t *testing.T, w *world, socket string, n int) {
 
 // sshCommand is ssh on a route.
 func (w *world) sshCommand(r route, args ...string) *exec.Cmd {
-	cmd := exec.Command("ssh", append([]string{"-F", w.sshConfig(r)}, args...)...) //nolint:gosec // our own arguments
+	cmd := exec.Command("ssh", append([]string{"-F", w.sshConfig(r)}, args...)...)
 	cmd.Env = w.environ(plain)
 	return cmd
 }

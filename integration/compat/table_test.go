@@ -114,7 +114,7 @@ func (tb *table) finish(out io.Writer, all bool) error {
 	if !all {
 		return nil
 	}
-	return os.WriteFile(tablePath, text.Bytes(), 0o644) //nolint:gosec // a document
+	return os.WriteFile(tablePath, text.Bytes(), 0o644)
 }
 
 func (r *tableRow) verdict() string {
