@@ -39,6 +39,7 @@ func newLanesRig(t *testing.T, most int, change func(*bridgeLimits)) *lanesRig {
 		up: func(ctx context.Context) (leg, error) { return l.connect(ctx, t) },
 		config: func(c *bridgeConfig) {
 			c.limits.lanes = 8
+			c.limits.laneWait = 20 * time.Second // a machine that is busy with other tests is no reason to share
 			if change != nil {
 				change(&c.limits)
 			}

@@ -125,12 +125,18 @@ func (p program) action() authz.Action {
 	return authz.ActionExec
 }
 
-// forced is the program that a forced command puts in place of whatever was asked for.
-func forced(command string) program {
-	if command == internalSFTP || strings.HasPrefix(command, internalSFTP+" ") {
-		return program{request: "subsystem", command: "sftp"}
+// forced is the program that a forced command puts in place of whatever was asked for. The subsystem takes no arguments, so that internal-sftp with some, such
+// as -R for read-only, is refused: without them it would allow more than was meant.
+func forced(command string) (program, error) {
+	if command == internalSFTP {
+		return program{request: "subsystem", command: "sftp"}, nil
 	}
-	return program{request: "exec", command: command}
+	if strings.HasPrefix(command, internalSFTP+" ") {
+		return program{}, &authz.Refusal{
+			Reason: authz.ReasonNotPermitted, Action: string(authz.ActionSFTP), Detail: "the forced command has arguments for internal-sftp, which cannot be passed on",
+		}
+	}
+	return program{request: "exec", command: command}, nil
 }
 
 // askProgram treats shell, exec and subsystem. When the machine agrees, the client's data begins to flow.
@@ -143,7 +149,11 @@ func (c *channel) askProgram(req *ssh.Request) {
 	run := asked
 	force := c.bridge.cfg.grants.ForceCommand
 	if force != "" {
-		run = forced(force)
+		var err error
+		if run, err = forced(force); err != nil {
+			c.refuseProgram(req, asked, err)
+			return
+		}
 	}
 	if err := c.bridge.cfg.gate.permit(run.action(), "", 0); err != nil {
 		c.refuseProgram(req, asked, err)

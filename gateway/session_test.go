@@ -162,6 +162,13 @@ func TestForbiddenProgramSaysWhyAndNeverRuns(t *testing.T) {
 	}
 }
 
+// TestForcedCommandWithArgumentsForTheSubsystem: read-only must not become read-write because the subsystem takes no -R.
+func TestForcedCommandWithArgumentsForTheSubsystem(t *testing.T) {
+	if run, err := forced("internal-sftp -R"); err == nil {
+		t.Errorf("runs %+v", run)
+	}
+}
+
 func TestForcedCommandReplacesEverything(t *testing.T) {
 	for _, c := range []struct{ force, request, asked, want, env string }{
 		{"/bin/backup", "exec", "rm -rf /", "exec /bin/backup", "rm -rf /"},

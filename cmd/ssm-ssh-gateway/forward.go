@@ -165,7 +165,7 @@ func (f *forwarder) accept(ctx context.Context, listener net.Listener, way *tunn
 		near, err := listener.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // we closed it
 			}
 			return fmt.Errorf("listening on %s: %w", listener.Addr(), err)
 		}

@@ -113,7 +113,7 @@ func (p *pluginSession) eachConnection(ctx context.Context, listener net.Listene
 		near, err := listener.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // we closed it
 			}
 			return fmt.Errorf("listening on %s: %w", listener.Addr(), err)
 		}

@@ -137,7 +137,7 @@ func receive(ctx context.Context, session *ssmproto.Shell, user shellStreams) er
 		err = failed
 	}
 	if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-		return nil
+		return nil //nolint:nilerr // the end was ours
 	}
 	return failedSession(err)
 }
@@ -155,7 +155,7 @@ func failedSession(err error) error {
 func sessionWords(err error) error {
 	var ended *ssmproto.SessionEndedError
 	if errors.As(err, &ended) && ended.Output != "" {
-		return fmt.Errorf("Session Manager has ended the session: %s", ended.Output) //nolint:staticcheck,revive // a name
+		return fmt.Errorf("Session Manager has ended the session: %s", ended.Output) //nolint:staticcheck // a name
 	}
 	return inWords(err)
 }

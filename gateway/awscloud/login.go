@@ -154,7 +154,7 @@ func (l *login) authorize(ctx context.Context, prompt func(LoginPrompt)) (*ssooi
 
 // store writes the file in one step, for its owner only.
 func (l *login) store() error {
-	text, err := json.Marshal(l)
+	text, err := json.Marshal(l) //nolint:gosec // the file is the token's place, for its owner only, as AWS's own tools keep it
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func ours(dirs ...string) []string {
 
 var arrows = []arrow{
 	{
-		from: []string{"gateway", "authz", "hostkeys", "ssmproto", "integration", "cmd", "internal"}, but: []string{"gateway/awscloud", "integration/agent"},
+		from: []string{"gateway", "authz", "hostkeys", "ssmproto", "integration", "cmd", "internal"}, but: []string{"gateway/awscloud", "integration/agent", "integration/chaos"},
 		not: []string{awsSDK},
 		why: "everything that knows the AWS SDK is gateway/awscloud, where its errors become ours; a second importer would translate them its own way",
 	},
@@ -42,6 +42,11 @@ var arrows = []arrow{
 		from: []string{"integration/agent"}, not: []string{awsSDK},
 		except: []string{awsSDK + "/aws-sdk-go-v2/aws/signer/v4"}, exactly: []string{awsSDK + "/aws-sdk-go-v2/aws"},
 		why: "the agent signs as AWS's own does, with AWS's signer, and calls no API",
+	},
+	{
+		from: []string{"integration/chaos"}, not: []string{awsSDK},
+		except: []string{awsSDK + "/aws-sdk-go-v2/credentials", awsSDK + "/aws-sdk-go-v2/service/ssm"}, exactly: []string{awsSDK + "/aws-sdk-go-v2/aws"},
+		why: "chaos starts sessions of every document as any client may, without the adapter's retries between it and the trouble it makes",
 	},
 	{
 		from: []string{"ssmproto"}, not: []string{xSSH, glSSH, awsSDK}, deep: true,
