@@ -65,6 +65,7 @@ func startRegressMachine(t *testing.T, w *world) *regressMachine {
 	if err := errors.Join(os.Mkdir(m.dir, 0o755), os.WriteFile(m.keys, script, 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(m.wait.Wait) // runs last, when both listeners are closed
 	m.listen(t, inetdTarget, m.inetd)
 	m.listen(t, daemonTarget, m.relay)
 	return m
@@ -78,7 +79,7 @@ func (m *regressMachine) listen(t *testing.T, name string, serve func(net.Conn, 
 		t.Fatal(err)
 	}
 	m.wait.Go(func() { m.accept(listener, serve) })
-	t.Cleanup(func() { _ = listener.Close(); m.wait.Wait() })
+	t.Cleanup(func() { _ = listener.Close() })
 	var fast agent.Config
 	fast.Quirks.Fast = true
 	if err := m.world.lab.Attach(context.Background(), name, listener.Addr().String(), fast); err != nil {
