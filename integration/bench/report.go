@@ -20,7 +20,8 @@ var explanation string
 // writeReport writes the page, and the plot beside it when there is one.
 func writeReport(path string, b *bench) error {
 	var page bytes.Buffer
-	fmt.Fprintf(&page, "# Performance\n\nMade by `make bench` on %s, in %s. All figures of the table are from that one run.\n\n", b.started.Format("2006-01-02"), minutes(b))
+	fmt.Fprintf(&page, "# Performance\n\nMade by `go run ./integration/bench %s` on %s, in %s. All figures of the table are from that one run.\n\n",
+		strings.Join(os.Args[1:], " "), b.started.Format("2006-01-02"), minutes(b))
 	page.WriteString(machineClass(b) + "\n")
 	page.WriteString("| measure | condition | value | goal | | figures |\n|---|---|---:|---:|---|---|\n")
 	for _, r := range b.rows {
