@@ -108,7 +108,8 @@ func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
 	wanted := awscloud.Config{
 		OnWait: tellWait,
 		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole,
-		UseFIPS: cfg.AWS.FIPS, UseDualStack: cfg.AWS.DualStack, Logger: log,
+		UseFIPS: cfg.AWS.FIPS, UseDualStack: cfg.AWS.DualStack,
+		StartRate: awscloud.Rate{PerSecond: cfg.AWS.StartRate, Burst: cfg.AWS.StartBurst}, MaxQueue: cfg.AWS.MaxQueue.Duration, Logger: log,
 	}
 	if cfg.AWS.DNSTXT {
 		wanted.LookupTXT = net.DefaultResolver.LookupTXT

@@ -44,6 +44,9 @@ type awsConfig struct {
 	Regions     []string `toml:"regions"`
 	AmbientRole bool     `toml:"ambient_credentials"`
 	WholeRole   bool     `toml:"whole_role"`
+	StartRate   float64  `toml:"start_sessions_per_second"`
+	StartBurst  int      `toml:"start_sessions_burst"`
+	MaxQueue    duration `toml:"max_queue"`
 	DNSTXT      bool     `toml:"dns_txt"`
 	FIPS        bool     `toml:"fips"`
 	DualStack   bool     `toml:"dual_stack"`
