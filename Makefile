@@ -31,10 +31,10 @@ build: ## the one binary, into bin/
 
 test: ## everything, with the race detector and the real programs
 	scripts/prepare-test
-	$(GO) run ./internal/tools/testrun -race -timeout 15m $(PKG)
+	$(GO) run ./internal/tools/testrun -race -count=1 -timeout 15m $(PKG)
 
 test-quick: ## without the race detector and without preparing anything; skipped tests are named at the end
-	$(GO) run ./internal/tools/testrun -timeout 10m $(PKG)
+	$(GO) run ./internal/tools/testrun -count=1 -timeout 10m $(PKG)
 
 lint: $(GOLANGCI) ## golangci-lint, pinned
 	$(GOLANGCI) run ./...
