@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -49,9 +48,7 @@ func TestFileThatCannotBeOpenedTwice(t *testing.T) {
 		near, far := pipe(t)
 		cmd := exec.Command(opensshServer, "-e", "-u", "0777")
 		cmd.Dir, cmd.Stdin, cmd.Stdout = dir, far.r, far.w
-		if os.Geteuid() == 0 { // who may open everything
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		}
+		asNobody(cmd)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
