@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
 // variant is a gateway with settings of its own. Everything else is as the lab writes it for tests, at the log level of production.
@@ -151,6 +153,8 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 	maps.Copy(config, table{
 		"listen": []string{addr}, "state_dir": state, "audit_log": filepath.Join(dir, "audit.jsonl"), "log_level": "info", "policies": []string{"policy.cedar"},
 		"revoked_keys": []string{}, "limits": v.limits(), "session": session,
+		// The emulator does not throttle; what the gateway saves AWS from would only measure itself.
+		"aws": table{"region": lab.Region, "start_sessions_per_second": 1000.0, "start_sessions_burst": 1000, "max_queue": "5m"},
 	})
 	if text, err = toml.Marshal(config); err != nil {
 		return "", err
