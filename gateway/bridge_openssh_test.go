@@ -82,7 +82,9 @@ func TestOpenSSHStreams(t *testing.T) {
 
 func TestOpenSSHTerminal(t *testing.T) {
 	o := newOpenSSH(t)
-	cmd := o.command(t, "ssh", "-tt", "machine", "stty size; read line; stty size; exit 6")
+	// The new size and what is typed after it may reach the program in either order, so it waits for the size itself.
+	const script = `stty size; until [ "$(stty size)" != "33 101" ]; do sleep 0.05; done; stty size; read line; echo "got $line"; exit 6`
+	cmd := o.command(t, "ssh", "-tt", "machine", script)
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 101})
 	if err != nil {
 		t.Fatal(err)
@@ -105,8 +107,9 @@ func TestOpenSSHTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Process.Signal(os.Signal(windowChanged))
-	_, _ = terminal.WriteString("go\n")
 	seen("44 140")
+	_, _ = terminal.WriteString("over\n")
+	seen("got over")
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 6 {
