@@ -90,4 +90,20 @@ var obligationSetters = map[string]func(r *rule, value string) string{
 		}
 		return ""
 	},
+	"login": func(r *rule, value string) string {
+		switch way := Login(value); way {
+		case LoginInstanceConnect, LoginCertificate, LoginAgent:
+			r.obligations.Login = way
+		default:
+			return fmt.Sprintf(`@login %q is neither "instance-connect" nor "certificate" nor "agent"`, value)
+		}
+		return ""
+	},
+	"sshd": func(r *rule, value string) string {
+		if value != "none" {
+			return fmt.Sprintf(`@sshd %q: the only value is "none"`, value)
+		}
+		r.obligations.NoSSHD = true
+		return ""
+	},
 }

@@ -15,7 +15,7 @@ import (
 // Decide answers one question: may this person do this on that machine, and what goes with it. It is pure, takes microseconds, and is asked anew
 // for every channel request and for everything live after a reload. First what key and certificate leave of a session (ChannelGrants), then the
 // policies. Nothing matched, anything missing in the request, and any policy that fails: deny. Where several permits matched, the strictest
-// obligation wins, and one that a permit does not mention counts as its default; two different @role are an error.
+// obligation wins, and one that a permit does not mention counts as its default; two different @role or @login are an error.
 //
 // A jump names its target before its OS user. ActionConnect with an empty OSUser asks whether there can be a user name for which the answer is yes:
 // conditions on context.osUser count as met in permits and as not met in forbids. Inner authentication and mode are then the strictest of all that
@@ -118,7 +118,7 @@ func failsAlways(c ast.ConditionType) bool {
 // allow combines the obligations of the permits that matched.
 func (p *Policy) allow(m matched) Decision {
 	all := Obligations{InnerAuth: InnerAuthConnection, Mode: ModePassthrough}
-	roleFrom := ""
+	roleFrom, loginFrom := "", ""
 	for _, id := range m.permits {
 		one := p.rules[cedar.PolicyID(id)].obligations
 		if one.Role != "" && all.Role != "" && one.Role != all.Role {
@@ -127,10 +127,17 @@ func (p *Policy) allow(m matched) Decision {
 		if one.Role != "" && all.Role == "" {
 			all.Role, roleFrom = one.Role, id
 		}
+		if one.Login != LoginAny && all.Login != LoginAny && one.Login != all.Login {
+			return deny(ReasonPolicyError, fmt.Sprintf("policies %q and %q name different logins", loginFrom, id), loginFrom, id)
+		}
+		if one.Login != LoginAny && all.Login == LoginAny {
+			all.Login, loginFrom = one.Login, id
+		}
 		if one.MaxSession > 0 && (all.MaxSession == 0 || one.MaxSession < all.MaxSession) {
 			all.MaxSession = one.MaxSession
 		}
 		all.Record = all.Record || one.Record
+		all.NoSSHD = all.NoSSHD || one.NoSSHD
 		all.restrict(one)
 	}
 	for _, id := range m.possible {

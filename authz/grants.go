@@ -47,7 +47,7 @@ func grantsDenial(req Request) (Decision, bool) {
 		if allowed && !g.permitsListen(req.DestHost, req.DestPort) {
 			allowed, message = false, "your key allows remote forwarding only from certain ports"
 		}
-	case ActionAgentForward:
+	case ActionAgentForward, ActionAgentLogin:
 		allowed, message = g.AgentForwarding, "your key or certificate does not allow agent forwarding"
 	case ActionX11:
 		allowed, message = g.X11Forwarding, "your key or certificate does not allow X11 forwarding"

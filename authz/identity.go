@@ -82,6 +82,11 @@ const (
 	ActionForwardRemote Action = "forward-remote"
 	ActionAgentForward  Action = "agent-forward"
 	ActionX11           Action = "x11"
+
+	// The fallbacks, which the gateway asks about by itself. IAM does not see the first two, so the built-in policy permits none of them.
+	ActionCertificateLogin Action = "certificate-login"     // log in to the machine by a certificate of the gateway's user CA
+	ActionAgentLogin       Action = "agent-login"           // log in to the machine by the person's forwarded agent
+	ActionSessionShell     Action = "session-manager-shell" // a Session Manager shell where no sshd answers
 )
 
 // Request is one question to the policy.
@@ -113,6 +118,8 @@ type Obligations struct {
 	Record     bool          // @record("required")
 	InnerAuth  InnerAuth     // @inner_auth
 	Mode       Mode          // @mode
+	Login      Login         // @login
+	NoSSHD     bool          // @sshd("none"): do not look for one
 }
 
 // InnerAuth says what the inner login of a jump demands.
@@ -131,4 +138,15 @@ type Mode string
 const (
 	ModeInspected   Mode = ""
 	ModePassthrough Mode = "passthrough"
+)
+
+// Login is a way for the gateway to log in to a machine's sshd.
+type Login string
+
+// LoginAny (the default) is each of the others in this order, as far as machine, configuration and policy have them; another value is that one alone.
+const (
+	LoginAny             Login = ""
+	LoginInstanceConnect Login = "instance-connect" // a key pushed by EC2 Instance Connect
+	LoginCertificate     Login = "certificate"      // a certificate of the gateway's user CA
+	LoginAgent           Login = "agent"            // the person's forwarded agent
 )

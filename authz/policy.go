@@ -32,9 +32,10 @@ type rule struct {
 	obligations Obligations
 }
 
-// builtinText is the policy in force where nobody wrote one: IAM is the outer fence and decides alone.
+// builtinText is the policy in force where nobody wrote one: IAM is the outer fence and decides alone. It leaves the fallbacks out, which that fence does not
+// enclose.
 const builtinText = `@id("builtin-iam-decides")
-permit (principal, action, resource);
+permit (principal, action in [Action::"session", Action::"tunnel"], resource);
 `
 
 // BuiltinPolicy is what holds without a policy file: whoever is configured may do what their IAM role allows, inspected.

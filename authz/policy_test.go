@@ -104,7 +104,7 @@ func TestActionsMatchTheSchema(t *testing.T) {
 			t.Errorf("%s: parents %v here, %v in the schema", uid, e.Parents, action.Entity.Parents)
 		}
 	}
-	if len(resolved.Actions)-groups != len(actionEntities) || groups != 2 {
+	if len(resolved.Actions)-groups != len(actionEntities) || groups != 3 {
 		t.Errorf("%d actions and %d groups in the schema, %d actions here", len(resolved.Actions)-groups, groups, len(actionEntities))
 	}
 }

@@ -51,6 +51,10 @@ var actionGroups = map[Action]string{
 	ActionForwardRemote: "tunnel",
 	ActionAgentForward:  "tunnel",
 	ActionX11:           "tunnel",
+
+	ActionCertificateLogin: "fallback",
+	ActionAgentLogin:       "fallback",
+	ActionSessionShell:     "fallback",
 }
 
 // actionEntities is actionGroups as Cedar entities.

@@ -21,7 +21,7 @@ import (
 // actions is everything a policy is asked about, in the order people think of it.
 var actions = []authz.Action{
 	authz.ActionConnect, authz.ActionShell, authz.ActionExec, authz.ActionSFTP, authz.ActionForwardLocal, authz.ActionForwardRemote,
-	authz.ActionAgentForward, authz.ActionX11,
+	authz.ActionAgentForward, authz.ActionX11, authz.ActionCertificateLogin, authz.ActionAgentLogin, authz.ActionSessionShell,
 }
 
 // explanation is what explain has to say. With --json this is what it prints.
