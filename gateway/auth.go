@@ -43,8 +43,9 @@ type doorman struct {
 	// explain words a refusal for the person and logs its cause.
 	explain func(err error) string
 
-	unknown string // fingerprint of the first unknown key that was offered
-	refused error  // the last refusal that followed a proof
+	wire    ssh.ServerPreAuthConn // the connection, to be spoken to until the login is done
+	unknown string                // fingerprint of the first unknown key that was offered
+	refused error                 // the last refusal that followed a proof
 }
 
 // config gives the library's configuration for this handshake. It is made anew each time: the library's hooks of one connection must not be shared.
@@ -59,6 +60,7 @@ func (d *doorman) config(limits Limits, hostKeys []ssh.Signer) *ssh.ServerConfig
 		VerifiedPublicKeyCallback: d.proven,
 		NoClientAuth:              d.waived != nil,
 		NoClientAuthCallback:      d.unproven,
+		PreAuthConnCallback:       func(wire ssh.ServerPreAuthConn) { d.wire = wire },
 	}
 	for _, key := range hostKeys {
 		config.AddHostKey(key)

@@ -27,6 +27,8 @@ type conn struct {
 
 	tasks sync.WaitGroup // jumps, ports and built-in sessions
 	seat  string         // the person whose seat is taken; set during the handshake
+	known func()         // gives back the startup slot, taken at accept, once somebody is known
+	stay  *arrival       // what a direct login has begun; set during the handshake
 
 	mu     sync.Mutex
 	proof  *proof // nil until the login is done
@@ -39,6 +41,7 @@ func newConn(s *Server, raw net.Conn, source netip.AddrPort) *conn {
 	c := &conn{srv: s, raw: raw, ref: newRef(), source: source, opened: time.Now(), visits: map[*visit]struct{}{}}
 	c.log = s.cfg.Log.With("conn", c.ref, "source", source.String())
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
+	c.known = sync.OnceFunc(func() { s.startups.leave(source.Addr()) })
 	return c
 }
 
@@ -61,12 +64,15 @@ func (c *conn) serve() {
 		withCause(&e, err)
 		c.srv.record(e)
 		c.log.Info("no login", "reason", reasonOf(err), "error", err)
+		if c.stay != nil {
+			c.stay.leave(err)
+		}
 		return
 	}
 	c.authenticated(client, p)
 
-	if p.route != nil {
-		err = c.direct(client, p)
+	if c.stay != nil {
+		err = c.stay.direct(client)
 	} else {
 		err = c.jumps(client, p)
 	}
@@ -78,10 +84,21 @@ func (c *conn) serve() {
 	c.log.Info("connection closed", "person", p.identity.Person, "cause", err)
 }
 
-// login does the handshake and takes a seat for the person. The startup slot, taken at accept, is given back whatever happens.
+// login does the handshake and takes a seat for the person.
 func (c *conn) login() (leg, *proof, error) {
-	defer c.srv.startups.leave(c.source.Addr())
-	d := &doorman{ctx: c.ctx, srv: c.srv, source: c.source, admit: c.admit, explain: c.text}
+	defer c.known()
+	d := &doorman{ctx: c.ctx, srv: c.srv, source: c.source, explain: c.text}
+	d.admit = func(ctx context.Context, p *proof) error {
+		if err := c.admit(ctx, p); err != nil {
+			return err
+		}
+		c.known()
+		if p.route != nil {
+			c.stay = c.arrive(p.route)
+			d.relayBanner(ctx, c.stay.visit, c.stay.up)
+		}
+		return nil
+	}
 	return d.handshake(c.raw, c.srv.cfg.Limits, c.srv.ownHostKeys())
 }
 

@@ -38,15 +38,33 @@ func (c *conn) routeOf(ctx context.Context, p *proof) error {
 	return nil
 }
 
-// direct joins the client's own connection with the machine that its login names.
-func (c *conn) direct(client leg, p *proof) error {
-	v := c.newVisit(*p.route, modeInspected, c.ref)
+// arrival is the stay of a direct login. It begins while the person still logs in, so that opening the session to the machine does not wait for that and the
+// machine's banner can be shown.
+type arrival struct {
+	visit *visit
+	up    *upstream
+}
+
+// arrive begins the stay that a login means. leave or direct must follow.
+func (c *conn) arrive(r *route) *arrival {
+	v := c.newVisit(*r, modeInspected, c.ref)
 	c.srv.record(v.event(EventTargetAllowed))
-	up := openUpstream(v)
-	up.login(p.route.osUser)
+	a := &arrival{visit: v, up: openUpstream(v)}
+	a.up.login(r.osUser)
+	return a
+}
+
+// leave ends an arrival whose login came to nothing.
+func (a *arrival) leave(err error) {
+	a.up.close()
+	a.visit.end(err)
+}
+
+// direct joins the client's own connection with the machine that its login names.
+func (a *arrival) direct(client leg) error {
 	var err error = errFault // unless the stay ends by itself
-	defer func() { v.end(err) }()
-	err = v.join(client, up)
+	defer func() { a.visit.end(err) }()
+	err = a.visit.join(client, a.up)
 	return err
 }
 

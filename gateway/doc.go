@@ -4,7 +4,7 @@
 // A connection goes through these hands, in this order:
 //
 //	Server.Serve   accepts, and holds the limits that come before anybody is known        server.go limits.go
-//	conn           the handshake; who is it?                                              conn.go auth.go
+//	conn           the handshake; who is it?                                              conn.go auth.go banner.go
 //	  direct       the login names a machine: ec2-user@i-abc@gateway                      direct.go
 //	  jump         direct-tcpip names a machine: ssh -J gateway ec2-user@i-abc            jump.go
 //	    inner      the gateway answers there as the SSH server of that machine            inner.go

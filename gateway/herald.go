@@ -17,6 +17,7 @@ type herald struct {
 	pending  []string          // what would have been said before
 	attended bool              // the first session has come
 	over     bool
+	before   time.Duration // how long the person has waited already, before there was a session
 }
 
 // heraldPending bounds what is kept to be said.
@@ -76,6 +77,20 @@ func (h *herald) first() bool {
 	return true
 }
 
+// held notes how long the person's login was held while the machine was being reached.
+func (h *herald) held(while time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before += while
+}
+
+// patience is how much of a time is left to wait in silence.
+func (h *herald) patience(silence time.Duration) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return silence - h.before
+}
+
 // end is called when the machine is there, or is known not to be.
 func (h *herald) end() {
 	h.mu.Lock()
@@ -89,7 +104,7 @@ func (v *visit) attend(nc ssh.NewChannel) ssh.NewChannel {
 		return nc
 	}
 	w := &waiting{NewChannel: nc, visit: v, lines: make(chan string, heraldPending+1), answered: make(chan struct{}), told: make(chan struct{})}
-	v.conn.tasks.Go(func() { w.run(v.conn.srv.cfg.ProgressAfter) })
+	v.conn.tasks.Go(func() { w.run(v.herald.patience(v.conn.srv.cfg.ProgressAfter)) })
 	return w
 }
 

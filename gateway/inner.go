@@ -31,7 +31,13 @@ func (v *visit) inner(channel ssh.NewChannel, outer *proof) error {
 		attempt.up = openUpstream(v)
 	}
 	d := &doorman{ctx: v.ctx, srv: v.conn.srv, source: v.conn.source, explain: v.text}
-	d.admit = func(_ context.Context, p *proof) error { return attempt.admit(outer, p) }
+	d.admit = func(ctx context.Context, p *proof) error {
+		if err := attempt.admit(outer, p); err != nil {
+			return err
+		}
+		d.relayBanner(ctx, v, attempt.up)
+		return nil
+	}
 	if r.obligations.InnerAuth == authz.InnerAuthConnection {
 		d.waived = outer.identity
 	}

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -38,13 +36,13 @@ type upstream struct {
 	err    error
 
 	tasks  sync.WaitGroup
-	banner atomic.Pointer[string]
+	banner *banner
 	fate   atomic.Pointer[authz.Refusal] // what Session Manager ended the session for
 }
 
 // openUpstream begins to open a session to the machine. close must follow.
 func openUpstream(v *visit) *upstream {
-	u := &upstream{srv: v.conn.srv, visit: v, route: v.current(), osUser: make(chan string, 1), over: make(chan struct{})}
+	u := &upstream{srv: v.conn.srv, visit: v, route: v.current(), osUser: make(chan string, 1), over: make(chan struct{}), banner: newBanner()}
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	u.cancel = cancel
 	u.tasks.Go(func() {
@@ -96,13 +94,8 @@ func (u *upstream) end() {
 	}
 }
 
-// notice is what the machine's sshd said before login, for stderr of the first session.
-func (u *upstream) notice() string {
-	if text := u.banner.Load(); text != nil {
-		return *text
-	}
-	return ""
-}
+// notice is what the machine's sshd said before login and could not be shown then, for stderr of the first session.
+func (u *upstream) notice() string { return printableLines(u.banner.take()) }
 
 // open does the three steps: session, OS user, SSH. A machine that showed a key of another type than those just learned gets a second try, in which a type
 // that is known is negotiated.
@@ -200,6 +193,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 		return err
 	}
 	config.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+		u.banner.end() // the library asks for keys when "none" has been answered
 		if err := pushed.wait(ctx); err != nil {
 			return nil, err
 		}
@@ -233,11 +227,7 @@ func (u *upstream) clientConfig(r route) *ssh.ClientConfig {
 		User:              r.osUser,
 		ClientVersion:     serverVersion,
 		HostKeyAlgorithms: u.srv.cfg.Verifier.Algorithms(r.target.Place()),
-		BannerCallback: func(text string) error {
-			text = printableLines(text)
-			u.banner.Store(&text)
-			return nil
-		},
+		BannerCallback:    u.banner.hear,
 	}
 	if len(config.HostKeyAlgorithms) == 0 {
 		config.HostKeyAlgorithms = algorithms.HostKeys
@@ -352,15 +342,4 @@ func discardLeg(l leg) {
 		_ = channel.Reject(ssh.ConnectionFailed, "closing")
 	}
 	<-done
-}
-
-// printableLines makes a machine's banner safe for a terminal, line by line and bounded.
-func printableLines(text string) string {
-	const mostLines = 50
-	lines := slices.Collect(strings.Lines(text))
-	var b strings.Builder
-	for _, line := range lines[:min(len(lines), mostLines)] {
-		b.WriteString(printable(strings.TrimRight(line, "\r\n"), auditTextLimit) + "\r\n")
-	}
-	return b.String()
 }
