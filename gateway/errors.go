@@ -83,7 +83,7 @@ var phrases = map[authz.Reason]phrase{
 		return "something went wrong in the gateway", "try again, then tell whoever runs it the reference"
 	},
 	authz.ReasonAccessDenied: func(r *authz.Refusal) (string, string) {
-		return "AWS does not allow " + orElse(r.Action, "this") + " as " + orElse(r.Role, "the gateway's own credentials"), "ask for the IAM permission, for this machine"
+		return "AWS does not allow " + orElse(r.Action, "this") + " as " + orElse(r.Role, "the gateway's own credentials") + because(r), "ask for the IAM permission, for this machine"
 	},
 	authz.ReasonTargetNotConnected: func(r *authz.Refusal) (string, string) {
 		return "the SSM agent of " + subject(r, "the machine") + " is not connected" + because(r), "check that the machine runs, its agent and its instance profile, and that account and region are right"

@@ -45,6 +45,7 @@ type Conn struct {
 
 	peer       peer
 	greeted    bool           // a handshake request has been answered
+	presumed   bool           // open without a sign of the agent (SPEC.md §5.1)
 	cipher     *sessionCipher // of an encrypted session; nil for others
 	challenged bool           // the agent's challenge has been answered
 	refused    error          // why the handshake cannot succeed; the agent has been told
@@ -110,6 +111,13 @@ func (c *Conn) AgentVersion() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.peer.agentVersion
+}
+
+// Message gives what the agent wants the user to read at the beginning, such as that the session is encrypted; mostly empty.
+func (c *Conn) Message() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer.message
 }
 
 // Multiplexed says whether the session must be used through NewMux: the agent reads what is written as smux frames (SPEC.md §7.2).

@@ -46,7 +46,8 @@ func newConn(grant Grant, o Options) *Conn {
 	return c
 }
 
-// start begins the two goroutines and waits until the session is open.
+// start begins the two goroutines and waits until the session is open. A program that says nothing for long, and whose session has no handshake, cannot be
+// told from an agent that is late; for a shell it is taken for the former, since such a program may be waiting for input.
 func (c *Conn) start(ctx context.Context, s *socket) error {
 	c.mu.Lock()
 	c.enter(Handshaking)
@@ -65,6 +66,10 @@ func (c *Conn) start(ctx context.Context, s *socket) error {
 	c.await(limited, func() bool {
 		return c.state == Open || c.state == Closed || (c.state == Resuming && c.resumeTo == Open)
 	})
+	if c.keepErr && c.state == Handshaking && !c.greeted && errors.Is(context.Cause(limited), ErrHandshakeTimeout) {
+		c.presumed = true
+		c.opened()
+	}
 	switch {
 	case c.refused != nil && c.state != Open && !errors.Is(c.err, c.refused):
 		return fmt.Errorf("%w (%w)", c.refused, cmp.Or(c.err, context.Cause(limited)))

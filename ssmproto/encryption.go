@@ -24,6 +24,9 @@ const (
 // ErrDecrypt says that a message of the agent is not encrypted with the session's key.
 var ErrDecrypt = errors.New("ssmproto: a message of the instance cannot be decrypted")
 
+// errNoTarget is for a caller who was not told what StartSession was asked for, such as a plugin under an old AWS command line.
+var errNoTarget = fmt.Errorf("%w, whose key is bound to the target, and the target is not known", ErrEncryption)
+
 // DataKey is the answer of KMS to GenerateDataKey. Its plain form is a secret: it prints and logs as redacted.
 type DataKey struct {
 	plain      []byte
@@ -118,7 +121,10 @@ func (c *Conn) makeKey(ctx context.Context, parameters json.RawMessage) (*kmsRes
 	if err := json.Unmarshal(parameters, &p); err != nil {
 		return nil, nil, fmt.Errorf("ssmproto: KMS encryption: %w", err)
 	}
-	key, err := c.options.GenerateDataKey(ctx, p.KMSKeyID, c.encryptionContext(p))
+	if c.grant.Target == "" {
+		return nil, nil, errNoTarget
+	}
+	key, err := c.grant.GenerateDataKey(ctx, p.KMSKeyID, c.encryptionContext(p))
 	if err != nil {
 		return nil, nil, fmt.Errorf("ssmproto: generate the session's data key: %w", err)
 	}

@@ -58,7 +58,7 @@ func TestEncryptionVectors(t *testing.T) {
 }
 
 // encrypted is a fake whose agent demands encryption and, once it has the key, proves it.
-func encrypted(t *testing.T, f *fake, challenge []byte) *Options {
+func encrypted(t *testing.T, f *fake, challenge []byte) Grant {
 	f.request = kmsRequest
 	f.complete = false
 	f.onOther = func(m Message) {
@@ -80,29 +80,28 @@ func encrypted(t *testing.T, f *fake, challenge []byte) *Options {
 			f.send(PayloadHandshakeComplete, []byte(`{"HandshakeTimeToComplete":1,"CustomerMessage":"This session is encrypted using AWS KMS."}`))
 		}
 	}
-	o := f.options()
-	o.GenerateDataKey = func(_ context.Context, keyID string, bound map[string]string) (DataKey, error) {
+	grant := f.grant()
+	grant.Target = "i-0123456789abcdef0"
+	grant.GenerateDataKey = func(_ context.Context, keyID string, bound map[string]string) (DataKey, error) {
 		equal(t, "key", keyID, "alias/sessions")
 		equal(t, "context", bound, map[string]string{
 			"aws:ssm:SessionId": "user-0123456789abcdef0", "aws:ssm:TargetId": "i-0123456789abcdef0", "aws:ssm:RandomChallenge": "MDEyMzQ1Njc4OWFiY2RlZg==",
 		})
 		return NewDataKey(dataKey(), []byte("blob")), nil
 	}
-	return o
+	return grant
 }
 
 func TestEncryptedSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
-		o := encrypted(t, f, noise(1, 64))
-		grant := f.grant()
-		grant.Target = "i-0123456789abcdef0"
-		s, err := DialShell(t.Context(), grant, o)
+		s, err := DialShell(t.Context(), encrypted(t, f, noise(1, 64)), f.options())
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.with(func() {
 			equal(t, "response", strings.Contains(string(f.others[0].Payload), `"ActionResult":{"KMSCipherTextKey":"YmxvYg==","KMSCipherTextHash":null,"ChallengeAcknowledgement":true}`), true)
 		})
+		equal(t, "message", s.Message(), "This session is encrypted using AWS KMS.")
 		up := noise(2, 5000)
 		mustWrite(t, s, up)
 		if err := s.Resize(Size{Cols: 80, Rows: 24}); err != nil { // is not encrypted
@@ -147,14 +146,27 @@ func TestEncryptionRefused(t *testing.T) {
 		denied := errors.New("AccessDeniedException: kms:GenerateDataKey")
 		f.request, f.complete = kmsRequest, false
 		f.onOther = func(Message) { f.closeSession("KMSEncryption failed on client with status 2") }
-		o := f.options()
-		o.GenerateDataKey = func(context.Context, string, map[string]string) (DataKey, error) { return DataKey{}, denied }
-		if _, err := Dial(t.Context(), f.grant(), o); !errors.Is(err, denied) || !errors.Is(err, ErrSessionOver) {
+		grant := f.grant()
+		grant.Target = "i-0123456789abcdef0"
+		grant.GenerateDataKey = func(context.Context, string, map[string]string) (DataKey, error) { return DataKey{}, denied }
+		if _, err := Dial(t.Context(), grant, f.options()); !errors.Is(err, denied) || !errors.Is(err, ErrSessionOver) {
 			t.Errorf("%v", err)
 		}
 		f.with(func() {
 			equal(t, "the agent is told", strings.Contains(string(f.others[0].Payload), `"ActionStatus":2`), true)
 		})
+	})
+}
+
+// TestEncryptionWithoutTarget asks for no key that could open nothing.
+func TestEncryptionWithoutTarget(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		grant := encrypted(t, f, noise(1, 64))
+		grant.Target = ""
+		f.onOther = func(Message) { f.closeSession("KMSEncryption failed on client with status 2") }
+		if _, err := Dial(t.Context(), grant, f.options()); !errors.Is(err, ErrEncryption) || !strings.Contains(err.Error(), "the target is not known") {
+			t.Errorf("%v", err)
+		}
 	})
 }
 

@@ -15,9 +15,9 @@ var (
 	ErrHandshakeTimeout = errors.New("ssmproto: no handshake from the instance within the time limit")
 	// ErrConnectionLost says that the connection to the service was lost and could not be resumed.
 	ErrConnectionLost = errors.New("ssmproto: the connection to the service is lost")
-	// ErrPeerSilent says that the service is there but the agent has acknowledged nothing for Options.ResumeFor.
+	// ErrPeerSilent says that the service is there but the agent has acknowledged nothing for Options.PeerTimeout.
 	ErrPeerSilent = errors.New("ssmproto: the instance acknowledges nothing")
-	// ErrEncryption says that the session demands KMS encryption and Options.GenerateDataKey is not set (SPEC.md §6).
+	// ErrEncryption says that the session demands KMS encryption and Grant.GenerateDataKey or Grant.Target is not set (SPEC.md §6).
 	ErrEncryption = errors.New("ssmproto: the session demands KMS encryption")
 	// ErrNotMultiplexed says that the session carries one connection only, so that NewMux has nothing to do.
 	ErrNotMultiplexed = errors.New("ssmproto: the session carries a single connection")

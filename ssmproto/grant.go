@@ -34,7 +34,7 @@ type Grant struct {
 	SessionID string
 	// StreamURL is used exactly as received, also when resuming (SPEC.md §2.1). Required.
 	StreamURL string
-	// Target is what StartSession was asked for, the id of an instance. Only encrypted sessions need it: it is part of what the key is bound to (SPEC.md §6).
+	// Target is what StartSession was asked for, the id of an instance. Only GenerateDataKey needs it: it is part of what the key is bound to (SPEC.md §6).
 	Target string
 	// Token opens the first data channel. Required.
 	Token Token
@@ -45,4 +45,7 @@ type Grant struct {
 	Terminate func(ctx context.Context, sessionID string) error
 	// Sign adds SigV4 headers (service ssmmessages) to the WebSocket upgrade (SPEC.md §2.1). Optional: unsigned upgrades are accepted today.
 	Sign func(ctx context.Context, req *http.Request) error
+	// GenerateDataKey calls KMS for the key of an encrypted shell session (SPEC.md §6): keyID as the agent named it, DataKeySize bytes, and the encryption
+	// context as it is given. Optional: without it such a session fails with ErrEncryption. Ports are never encrypted.
+	GenerateDataKey func(ctx context.Context, keyID string, encryptionContext map[string]string) (DataKey, error)
 }

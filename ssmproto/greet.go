@@ -3,11 +3,16 @@ package ssmproto
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 )
 
 // greet answers a handshake request, once: a second answer would block the agent for ever (SPEC.md §4.4). The answer may have to wait for KMS, so it is
 // made in a goroutine of its own. The caller holds mu.
 func (c *Conn) greet(payload []byte) {
+	if c.presumed { // what was written in the meantime, the agent throws away (SPEC.md §4.4)
+		c.fail(fmt.Errorf("%w: it began after that", ErrHandshakeTimeout))
+		return
+	}
 	if c.greeted || c.state == Open || c.state == Closed {
 		return
 	}
@@ -17,7 +22,7 @@ func (c *Conn) greet(payload []byte) {
 		c.fail(err)
 		return
 	}
-	if c.options.GenerateDataKey == nil {
+	if c.grant.GenerateDataKey == nil {
 		p, response, refused := answer(request, c.options.ClientVersion, nil)
 		c.respond(p, response, refused, nil)
 		return

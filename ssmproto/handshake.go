@@ -114,6 +114,7 @@ type peer struct {
 	agentVersion string
 	sessionType  string
 	port         PortProperties
+	message      string // for the user
 }
 
 // Versions of the agent from which something holds (SPEC.md §5.4).

@@ -1,7 +1,6 @@
 package ssmproto
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -30,7 +29,7 @@ type Options struct {
 	PingInterval time.Duration
 	// SilenceLimit is how long the service may send nothing, not even a pong, before the connection counts as lost. 0 is 60 s.
 	SilenceLimit time.Duration
-	// HandshakeTimeout bounds the opening of a connection, and the wait for the agent's handshake or first output. 0 is 15 s.
+	// HandshakeTimeout bounds the opening of a connection, and the wait for the agent's handshake or first output; DialShell goes on without. 0 is 15 s.
 	HandshakeTimeout time.Duration
 	// ResumeFor is how long an outage may last before the session fails with ErrConnectionLost. 0 is 5 min.
 	ResumeFor time.Duration
@@ -45,9 +44,6 @@ type Options struct {
 	// WaitForPeer holds the first data back until the other side has sent some (at most 2 s). It is right for protocols in which the server
 	// speaks first, such as SSH: what arrives before the agent is ready may be acknowledged and thrown away (SPEC.md §4.4).
 	WaitForPeer bool
-	// GenerateDataKey calls KMS for the key of an encrypted shell session (SPEC.md §6): keyID as the agent named it, DataKeySize bytes, and the encryption
-	// context as it is given. Grant.Target has to be set as well. Without it such a session fails with ErrEncryption.
-	GenerateDataKey func(ctx context.Context, keyID string, encryptionContext map[string]string) (DataKey, error)
 }
 
 // resolved gives the options with every default filled in.

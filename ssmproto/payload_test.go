@@ -112,7 +112,7 @@ func TestHandshakeRequestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := peer{"3.3.987.0", SessionPort, PortProperties{PortNumber: "22", LocalPortNumber: "0", Type: "LocalPortForwarding"}}
+	want := peer{agentVersion: "3.3.987.0", sessionType: SessionPort, port: PortProperties{PortNumber: "22", LocalPortNumber: "0", Type: "LocalPortForwarding"}}
 	if p != want {
 		t.Errorf("%+v, want %+v", p, want)
 	}

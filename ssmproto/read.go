@@ -124,6 +124,7 @@ func (c *Conn) dispatch(f *frame) bool {
 	case PayloadHandshakeComplete:
 		if h, err := ParseHandshakeComplete(f.rest); err == nil && h.CustomerMessage != "" {
 			c.log.Info("message of the instance", "text", h.CustomerMessage)
+			c.peer.message = h.CustomerMessage
 		}
 		c.opened()
 	case PayloadOutput:

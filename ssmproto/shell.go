@@ -12,7 +12,8 @@ type Shell struct {
 }
 
 // DialShell opens the session of grant as Dial does, and keeps its standard error and exit code apart from its output. Standard error has to be read
-// like the output: what nobody reads stops the session.
+// like the output: what nobody reads stops the session. A session that is silent for Options.HandshakeTimeout counts as open: its program may be waiting for
+// input (SPEC.md §5.1). Should there be no agent behind it, Options.PeerTimeout begins with the first thing written.
 func DialShell(ctx context.Context, grant Grant, options *Options) (*Shell, error) {
 	c, err := dial(ctx, grant, options, true)
 	if err != nil {

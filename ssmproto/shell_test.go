@@ -1,9 +1,11 @@
 package ssmproto
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
 func commandRequest() string {
@@ -58,6 +60,59 @@ func TestTerminal(t *testing.T) {
 		if err := s.Signal(Interrupt); err == nil {
 			t.Error("a signal after the end")
 		}
+	})
+}
+
+// TestSilentProgram reads before it writes, in a session without a handshake.
+func TestSilentProgram(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request = ""
+		start := time.Now()
+		s, err := DialShell(t.Context(), f.grant(), f.options())
+		if err != nil || time.Since(start) != 15*time.Second {
+			t.Fatalf("after %v: %v", time.Since(start), err)
+		}
+		equal(t, "type", s.SessionType(), SessionStandardStream)
+		mustWrite(t, s, []byte("input"))
+		f.await("the input", func() bool { return string(f.received) == "input" })
+		f.send(PayloadOutput, []byte("at last"))
+		mustRead(t, s, []byte("at last"))
+		_ = s.Close()
+	})
+}
+
+// TestLateHandshake: an agent that begins its handshake after that throws away what was written before, so the session has to end loudly.
+func TestLateHandshake(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request = ""
+		s, err := DialShell(t.Context(), f.grant(), f.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustWrite(t, s, []byte("input"))
+		f.send(PayloadHandshakeRequest, []byte(commandRequest()))
+		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, ErrHandshakeTimeout) {
+			t.Errorf("%v", err)
+		}
+		_ = s.Close()
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) })
+	})
+}
+
+// TestSilentAgent is a shell with nobody behind it: what is written is never acknowledged, and that has an end.
+func TestSilentAgent(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		f.request, f.silent = "", true
+		s, err := DialShell(t.Context(), f.grant(), f.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		mustWrite(t, s, []byte("input"))
+		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, ErrPeerSilent) || time.Since(start) < 5*time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		_ = s.CloseNow()
 	})
 }
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -261,7 +260,7 @@ func TestForwardRefused(t *testing.T) {
 func openSessions(l *lab.Lab) int {
 	open := 0
 	for _, session := range l.AWS.Sessions() {
-		if session.Status != awsemu.StatusTerminated {
+		if !session.Over() {
 			open++
 		}
 	}

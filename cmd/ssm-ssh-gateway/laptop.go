@@ -78,10 +78,15 @@ func inWords(err error) error {
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	if refusal.Reason != authz.ReasonCredentials {
-		return errors.New(gateway.Words(err))
+	switch {
+	case refusal.Reason == authz.ReasonCredentials:
+		return errors.New(credentialWords(refusal))
+	case refusal.Reason == authz.ReasonAccessDenied && refusal.Role == "":
+		own := *refusal
+		own.Role = "whoever these credentials belong to"
+		return errors.New(gateway.Words(&own))
 	}
-	return errors.New(credentialWords(refusal))
+	return errors.New(gateway.Words(err))
 }
 
 // credentialWords says what to do about credentials, which the gateway's own words leave to whoever runs it.

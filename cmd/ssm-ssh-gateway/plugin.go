@@ -183,6 +183,9 @@ func (p *pluginSession) shell(ctx context.Context) error {
 		}
 	}()
 	p.say("\nStarting session with SessionId: %s\n", p.SessionID())
+	if message := p.Message(); message != "" {
+		p.say("%s\n", message)
+	}
 	err := relayShell(ctx, p.Shell, shellStreams{p.local.in, p.local.out, p.stderr, p.local.out})
 	p.say("\n\nExiting session with sessionId: %s.\n\n", p.SessionID())
 	if code, known := p.ExitCode(); err == nil && known && code != 0 {

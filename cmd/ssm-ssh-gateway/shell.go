@@ -151,9 +151,13 @@ func failedSession(err error) error {
 	return &exitError{Code: exitSSH, Err: sessionWords(err)}
 }
 
-// sessionWords leaves the library's name out of the service's own text.
+// sessionWords leaves the library's name out of the service's own text. Where a refusal of ours made the session end, that is what to read.
 func sessionWords(err error) error {
+	var refusal *authz.Refusal
 	var ended *ssmproto.SessionEndedError
+	if errors.As(err, &refusal) {
+		return inWords(err)
+	}
 	if errors.As(err, &ended) && ended.Output != "" {
 		return fmt.Errorf("Session Manager has ended the session: %s", ended.Output) //nolint:staticcheck // a name
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// reasons translates the error codes of SSM, EC2, EC2 Instance Connect and STS. Throttling codes are the SDK's own list (retry.DefaultThrottleErrorCodes).
+// reasons translates the error codes of SSM, EC2, EC2 Instance Connect, KMS and STS. Throttling codes are the SDK's own list (retry.DefaultThrottleErrorCodes).
 var reasons = map[string]authz.Reason{
 	"AccessDenied":                        authz.ReasonAccessDenied, // STS
 	"AccessDeniedException":               authz.ReasonAccessDenied, // SSM
@@ -43,6 +43,7 @@ var reasons = map[string]authz.Reason{
 	"InvalidInstanceID.NotFound":          authz.ReasonInstanceState,
 	"InvalidInstanceId":                   authz.ReasonInstanceState, // SSM: not a managed node, terminated, …
 	"InvalidArgsException":                authz.ReasonKeyRefused,    // the OS user was checked before: what is left is the key
+	"DependencyTimeoutException":          authz.ReasonTimeout,       // KMS
 	"RequestTimeout":                      authz.ReasonTimeout,
 	"RequestTimeoutException":             authz.ReasonTimeout,
 }
@@ -55,6 +56,11 @@ var details = map[string]string{
 	"InvalidInstanceID.NotFound":       "terminated",
 	"InvalidInstanceId":                "not a managed node",
 	"InvalidArgsException":             "EC2 Instance Connect does not take this key",
+	"NotFoundException":                "KMS does not know the key of the session",
+	"DisabledException":                "the KMS key of the session is disabled",
+	"KMSInvalidStateException":         "the KMS key of the session cannot be used in its state",
+	"InvalidKeyUsageException":         "the KMS key of the session is not for encryption",
+	"KeyUnavailableException":          "the KMS key of the session is unavailable for the moment",
 	"PackedPolicyTooLarge":             "session tags and session policy together are too large for STS",
 	"MalformedPolicyDocument":          "STS does not take the session policy",
 	"ExpiredToken":                     "expired",

@@ -15,19 +15,21 @@ const (
 	actionTerminateSession = "ssm:TerminateSession"
 	actionPushKey          = "ec2-instance-connect:SendSSHPublicKey"
 	actionConsoleOutput    = "ec2:GetConsoleOutput"
+	actionDataKey          = "kms:GenerateDataKey"
 )
 
 // statement is one statement of an IAM policy, with only what we need.
 type statement struct {
-	Effect   string
-	Action   []string
-	Resource []string
+	Effect    string
+	Action    []string
+	Resource  []string
+	Condition map[string]map[string]string `json:",omitempty"`
 }
 
 // sessionPolicy narrows a role session to one machine: its intersection with the role's own policies is what remains. Resume and Terminate stay open
 // (the role's own conditions decide), because the session id is not known yet and the form of its ARN for role sessions is not documented well enough to bet on.
 // ssmmessages:OpenDataChannel is what AWS's policy examples grant beside StartSession.
-// document is one more that may be used; empty for none.
+// document is one more that may be used; empty for none. Such a session may be encrypted, with a key that is bound to the machine.
 func sessionPolicy(a *account, on *authz.Instance, document string) (string, error) {
 	instance := []string{instanceARN(on)}
 	start := []string{instanceARN(on), documentARN(on, a.SSHDocument)}
@@ -37,14 +39,16 @@ func sessionPolicy(a *account, on *authz.Instance, document string) (string, err
 	if document != "" {
 		start = append(start, documentARN(on, document))
 	}
-	text, err := json.Marshal(map[string]any{
-		"Version": "2012-10-17",
-		"Statement": []statement{
-			{"Allow", []string{actionStartSession}, start},
-			{"Allow", []string{actionPushKey, actionConsoleOutput}, instance},
-			{"Allow", []string{actionResumeSession, actionTerminateSession, "ssmmessages:OpenDataChannel"}, []string{"*"}},
-		},
-	})
+	statements := []statement{
+		{"Allow", []string{actionStartSession}, start, nil},
+		{"Allow", []string{actionPushKey, actionConsoleOutput}, instance, nil},
+		{"Allow", []string{actionResumeSession, actionTerminateSession, "ssmmessages:OpenDataChannel"}, []string{"*"}, nil},
+	}
+	if document != "" {
+		bound := map[string]map[string]string{"StringEquals": {"kms:EncryptionContext:aws:ssm:TargetId": on.ID}}
+		statements = append(statements, statement{"Allow", []string{actionDataKey}, []string{"*"}, bound})
+	}
+	text, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
 	if err != nil {
 		return "", fmt.Errorf("session policy for %s: %w", on.ID, err)
 	}

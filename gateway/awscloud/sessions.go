@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2instanceconnect"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
@@ -34,6 +35,7 @@ type clients struct {
 	ec2     *ec2.Client
 	ssm     *ssm.Client
 	connect *ec2instanceconnect.Client
+	kms     *kms.Client
 	sts     *sts.Client
 
 	credentials aws.CredentialsProvider
@@ -130,7 +132,7 @@ func (s *sessionCache) build(a *account, role authz.Role, region, policy string)
 			o.BaseEndpoint = aws.String(endpoint)
 		}
 	})
-	built.connect, built.sts = ec2instanceconnect.NewFromConfig(cfg), sts.NewFromConfig(cfg)
+	built.connect, built.kms, built.sts = ec2instanceconnect.NewFromConfig(cfg), kms.NewFromConfig(cfg), sts.NewFromConfig(cfg)
 	return built
 }
 

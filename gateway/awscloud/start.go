@@ -84,8 +84,8 @@ func (c *Cloud) start(ctx context.Context, role authz.Role, on *authz.Instance, 
 func (s *heldSession) grant(id, stream, token string) ssmproto.Grant {
 	fips := s.client.ssm.Options().EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled
 	return ssmproto.Grant{
-		SessionID: id, StreamURL: streamURL(stream, fips), Token: ssmproto.NewToken(token),
-		Resume: s.resume, Terminate: s.terminate, Sign: s.sign,
+		SessionID: id, StreamURL: streamURL(stream, fips), Target: s.on.ID, Token: ssmproto.NewToken(token),
+		Resume: s.resume, Terminate: s.terminate, Sign: s.sign, GenerateDataKey: s.generateDataKey,
 	}
 }
 

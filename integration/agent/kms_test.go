@@ -16,8 +16,8 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// dataKeys is the client's way to the emulated KMS; change may spoil the encryption context.
-func dataKeys(t *testing.T, w *world, change func(map[string]string)) *ssmproto.Options {
+// withKeys gives a grant the client's way to the emulated KMS; change may spoil the encryption context.
+func withKeys(t *testing.T, w *world, grant ssmproto.Grant, change func(map[string]string)) ssmproto.Grant {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -25,7 +25,7 @@ func dataKeys(t *testing.T, w *world, change func(map[string]string)) *ssmproto.
 		Region: region, BaseEndpoint: aws.String(w.PlainURL()), HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider(keyID, keySecret, ""),
 	})
-	return &ssmproto.Options{GenerateDataKey: func(ctx context.Context, keyID string, bound map[string]string) (ssmproto.DataKey, error) {
+	grant.GenerateDataKey = func(ctx context.Context, keyID string, bound map[string]string) (ssmproto.DataKey, error) {
 		change(bound)
 		out, err := client.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
 			KeyId: aws.String(keyID), NumberOfBytes: aws.Int32(ssmproto.DataKeySize), EncryptionContext: bound,
@@ -34,14 +34,15 @@ func dataKeys(t *testing.T, w *world, change func(map[string]string)) *ssmproto.
 			return ssmproto.DataKey{}, err
 		}
 		return ssmproto.NewDataKey(out.Plaintext, out.CiphertextBlob), nil
-	}}
+	}
+	return grant
 }
 
 // An encrypted command: both streams and the exit code.
 func TestJointEncryptedCommand(t *testing.T) {
 	w := newWorld(t, agent.Config{})
 	grant := w.start("Secret-Command", map[string][]string{"command": {"sh -c 'echo out; echo err >&2; exit 3'"}})
-	s, err := ssmproto.DialShell(w.deadline(), grant, dataKeys(t, w, func(map[string]string) {}))
+	s, err := ssmproto.DialShell(w.deadline(), withKeys(t, w, grant, func(map[string]string) {}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func TestJointEncryptedCommand(t *testing.T) {
 // An encrypted shell: input and output.
 func TestJointEncryptedShell(t *testing.T) {
 	w := newWorld(t, agent.Config{Shell: []string{"sh", "-c", "stty raw -echo; echo ready; exec cat"}, Quirks: agent.Quirks{NoShellDelay: true}})
-	s, err := ssmproto.DialShell(w.deadline(), w.start("Secret-Shell", nil), dataKeys(t, w, func(map[string]string) {}))
+	s, err := ssmproto.DialShell(w.deadline(), withKeys(t, w, w.start("Secret-Shell", nil), func(map[string]string) {}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +81,8 @@ func TestJointEncryptedShell(t *testing.T) {
 // A key that is bound to another session opens nothing, and a client without KMS learns why it is turned away.
 func TestJointEncryptionRefused(t *testing.T) {
 	w := newWorld(t, agent.Config{})
-	options := dataKeys(t, w, func(bound map[string]string) { bound["aws:ssm:SessionId"] = "another" })
-	_, err := ssmproto.DialShell(w.deadline(), w.start("Secret-Shell", nil), options)
+	grant := withKeys(t, w, w.start("Secret-Shell", nil), func(bound map[string]string) { bound["aws:ssm:SessionId"] = "another" })
+	_, err := ssmproto.DialShell(w.deadline(), grant, nil)
 	var ended *ssmproto.SessionEndedError
 	if !errors.As(err, &ended) || !strings.Contains(ended.Output, "InvalidCiphertext") {
 		t.Errorf("a key of another session: %v", err)

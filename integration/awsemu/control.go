@@ -149,6 +149,9 @@ type SessionInfo struct {
 	ToClient     LaneInfo  `json:"toClient"`
 }
 
+// Over says that the session has ended, well or not: it holds nothing at AWS any more.
+func (i *SessionInfo) Over() bool { return i.Status.over() }
+
 // LaneInfo counts what happened to the messages of one direction of a session.
 type LaneInfo struct {
 	Messages   int64 `json:"messages"` // delivered to the receiver's WebSocket, with copies and the service's own

@@ -121,7 +121,9 @@ func (ses *session) setTimers() {
 }
 
 // over must be called with mu held.
-func (ses *session) over() bool { return ses.status == StatusTerminated || ses.status == StatusFailed }
+func (ses *session) over() bool { return ses.status.over() }
+
+func (s Status) over() bool { return s == StatusTerminated || s == StatusFailed }
 
 // lanes gives the lane that a side sends into, and the one it receives from.
 func (ses *session) lanes(side Side) (out, in *lane) {

@@ -3,8 +3,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 )
 
 // TestCloudTrail reads what AWS has seen of one login: the person's role session with their name as SourceIdentity signed what reaches the machine,
@@ -58,7 +56,7 @@ func TestNothingLeftOpen(t *testing.T) {
 func (w *world) openSessions() int {
 	open := 0
 	for _, session := range w.lab.AWS.Sessions() {
-		if session.Status != awsemu.StatusTerminated {
+		if !session.Over() {
 			open++
 		}
 	}

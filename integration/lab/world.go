@@ -85,7 +85,7 @@ func (c credential) environ() []string {
 
 // account builds the emulated account: users, one role per person that only the gateway may assume and only for that person, and the machines.
 func account() (awsemu.Account, error) {
-	built := awsemu.Account{ID: AccountID}
+	built := awsemu.Account{ID: AccountID, Keys: keys(), Documents: documents()}
 	users := []struct {
 		credential
 		policy string
