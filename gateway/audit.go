@@ -55,6 +55,7 @@ type Event struct {
 	CertKeyID     string `json:"cert_key_id,omitempty"`
 	CertSerial    uint64 `json:"cert_serial,omitempty"`
 	CertCA        string `json:"cert_ca,omitempty"`
+	IssuedSerial  uint64 `json:"issued_serial,omitempty"` // of the certificate that the gateway made for the login to the machine
 
 	Target   string `json:"target,omitempty"`   // as typed
 	Instance string `json:"instance,omitempty"` // account/region/id
@@ -66,7 +67,9 @@ type Event struct {
 	SessionID   string `json:"session_id,omitempty"`    // of Session Manager
 	HostKey     string `json:"host_key,omitempty"`      // fingerprint of the machine's key
 	HostKeyHow  string `json:"host_key_how,omitempty"`  // why it is believed
-	PushedKey   string `json:"pushed_key,omitempty"`    // fingerprint of the key pushed for the login
+	LoginWay    string `json:"login_way,omitempty"`     // instance-connect, certificate or agent: how the gateway logged in to the machine
+	LoginKey    string `json:"login_key,omitempty"`     // fingerprint of the key it did so with; of a certificate, as sshd logs it
+	PushedKey   string `json:"pushed_key,omitempty"`    // the same, where it was pushed by EC2 Instance Connect
 	Channel     string `json:"channel,omitempty"`       // id within the connection
 	ChannelType string `json:"channel_type,omitempty"`  // session, direct-tcpip, …
 	Direction   string `json:"direction,omitempty"`     // who opened it

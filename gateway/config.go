@@ -41,6 +41,10 @@ type Config struct {
 	CutExpired bool
 	// ProgressAfter is how long a session waits for its machine before it is told so on stderr. Default: 2 s.
 	ProgressAfter time.Duration
+	// UserCA signs certificates for logins to machines that trust it, where Instance Connect does not lead in and policy permits certificate-login. Default: none.
+	UserCA *UserCA
+	// ForwardedAgent lets the gateway log in to a machine by the agent that a person forwards, where nothing else leads in and policy permits agent-login.
+	ForwardedAgent bool
 	// AccountAliases maps account ids to the names that people's roles are configured under.
 	AccountAliases map[string]string
 	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held

@@ -71,6 +71,7 @@ func (a *arrival) direct(client leg) error {
 // join carries everything between a client and the machine until one of them ends.
 func (v *visit) join(client leg, up *upstream) error {
 	defer up.close()
+	v.agent.reach(client.conn)
 	v.recheck(v.conn.srv.rules.Load()) // a reload may have come during the login
 	r := v.current()
 	limits := v.conn.srv.cfg.Limits

@@ -92,7 +92,8 @@ var phrases = map[authz.Reason]phrase{
 		return subject(r, "the machine") + " is " + orElse(r.Detail, "not running"), "start it, then try again"
 	},
 	authz.ReasonKeyRefused: func(r *authz.Refusal) (string, string) {
-		return "the machine did not let user " + subject(r, "") + " in with the key that was pushed", "check that this user exists there and that EC2 Instance Connect is installed"
+		return "the machine did not let user " + subject(r, "") + " in" + because(r),
+			"check that this user exists there, and that EC2 Instance Connect is installed or the gateway's user CA is trusted (TrustedUserCAKeys)"
 	},
 	authz.ReasonThrottled: func(*authz.Refusal) (string, string) {
 		return "AWS asks for fewer calls", "wait a minute, then try again"

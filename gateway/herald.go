@@ -108,8 +108,8 @@ func (v *visit) attend(nc ssh.NewChannel) ssh.NewChannel {
 	return w
 }
 
-// waiting is a session that waits for its machine. When that takes long it is accepted ahead of the machine's own answer, so that there is a stderr to
-// write to; if the machine then says no, it ends as a program that says so.
+// waiting is a session that waits for its machine. When that takes long, or the login needs to know whether the client forwards an agent, it is accepted ahead
+// of the machine's own answer, so that there is a stderr to write to and a request to hear; if the machine then says no, it ends as a program that says so.
 type waiting struct {
 	ssh.NewChannel
 	visit    *visit
@@ -125,20 +125,21 @@ type waiting struct {
 	err    error
 }
 
-// run speaks to the session from the time that the waiting is long to its end.
+// run speaks to the session from the time that the waiting is long, or the agent is asked for, to its end.
 func (w *waiting) run(patience time.Duration) {
 	defer close(w.told)
 	long := time.NewTimer(patience)
 	defer long.Stop()
 	select {
 	case <-long.C:
+		r := w.visit.current()
+		w.lines <- "starting a session on " + printable(r.named, wordLimit)
+	case <-w.visit.agent.asked:
 	case <-w.answered:
 		return
 	case <-w.visit.ctx.Done():
 		return
 	}
-	r := w.visit.current()
-	w.lines <- "starting a session on " + printable(r.named, wordLimit)
 	if !w.visit.herald.begin(w.speak) {
 		return
 	}
@@ -171,12 +172,15 @@ func (w *waiting) accept() {
 	stream, reqs, err := w.NewChannel.Accept()
 	if err != nil {
 		w.err = err
+		w.visit.agent.hear(nil)
 		return
 	}
 	kept := make(chan *ssh.Request, foyerRequests)
 	w.visit.conn.tasks.Go(func() { // ends with the channel; whoever has it serves its requests to the end
 		defer close(kept)
+		defer w.visit.agent.hear(nil)
 		for req := range reqs {
+			w.visit.agent.hear(req)
 			kept <- req
 		}
 	})
@@ -229,7 +233,7 @@ func (w *waiting) awaitProgram() {
 				return
 			}
 			_ = req.Reply(true, nil)
-			if req.Type == "shell" || req.Type == "exec" || req.Type == "subsystem" {
+			if isProgram(req.Type) {
 				return
 			}
 		case <-limit.C:

@@ -389,6 +389,8 @@ type machine struct {
 	mu      sync.Mutex
 	trusted map[string][]string // key blobs by user
 	offered int                 // keys that were tried
+	trustCA ssh.PublicKey       // whose certificates let in
+	shown   []*ssh.Certificate
 	conns   []net.Conn
 }
 
@@ -441,6 +443,10 @@ func (m *machine) serve(raw net.Conn) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.offered++
+		if cert, ok := key.(*ssh.Certificate); ok {
+			m.shown = append(m.shown, cert)
+			return certified(conn, cert, m.trustCA)
+		}
 		if !slices.Contains(m.trusted[conn.User()], string(key.Marshal())) {
 			return nil, errors.New("not pushed")
 		}

@@ -127,16 +127,18 @@ func (u *upstream) attempt(ctx context.Context, key ssh.Signer) (leg, error) {
 		c.abandon()
 		return leg{}, context.Cause(ctx)
 	}
-	up, seen, err := u.handshake(ctx, c, key, osUser)
+	up, seen, err := u.handshake(ctx, c, sessionID, key, osUser)
 	if err != nil {
 		c.abandon()
 		return leg{}, err
 	}
 	c.live.Store(true)
+	u.visit.settleWay(seen.offer.way)
 	e := u.visit.event(EventUpstreamOpened)
-	e.SessionID, e.HostKey, e.HostKeyHow, e.PushedKey = sessionID, seen.hostKey, seen.how, ssh.FingerprintSHA256(key.PublicKey())
+	e.SessionID, e.HostKey, e.HostKeyHow = sessionID, seen.hostKey, seen.how
+	seen.offer.describe(&e)
 	u.srv.record(e)
-	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "host_key", seen.hostKey, "host_key_how", seen.how)
+	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "by", seen.offer.way, "host_key", seen.hostKey, "host_key_how", seen.how)
 	up.conn = &fatedConn{up.conn, u}
 	return up, nil
 }
@@ -164,11 +166,14 @@ func (c *fatedConn) Wait() error {
 	return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: c.up.route.named, Detail: "the connection to the machine was lost", Cause: err}
 }
 
-// shown is what the machine showed of itself.
-type shown struct{ hostKey, how string }
+// shown is what the machine showed of itself, and what it let us in by.
+type shown struct {
+	hostKey, how string
+	offer        offer
+}
 
 // handshake logs in to the machine's sshd over c as osUser.
-func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, osUser string) (leg, shown, error) {
+func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID string, key ssh.Signer, osUser string) (leg, shown, error) {
 	limits := u.srv.cfg.Limits
 	r := u.route.withUser(osUser)
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
@@ -179,9 +184,8 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 	stop := context.AfterFunc(ctx, c.abandon)
 	defer stop()
 
-	pushed := u.push(ctx, r, key)
+	logins := u.newLogins(ctx, r, key, sessionID)
 	var seen shown
-	var offered bool
 	config := u.clientConfig(r)
 	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
 		fingerprint := ssh.FingerprintSHA256(hostKey)
@@ -192,23 +196,17 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, key ssh.Signer, os
 		seen.how, err = u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
 		return err
 	}
-	config.Auth = []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
-		u.banner.end() // the library asks for keys when "none" has been answered
-		if err := pushed.wait(ctx); err != nil {
-			return nil, err
-		}
-		offered = true
-		return []ssh.Signer{key}, nil // exactly one: each key offered costs the machine seconds and counts against MaxAuthTries
-	})}
+	config.AuthCallback = logins.next
 	conn, chans, reqs, err := ssh.NewClientConn(c, net.JoinHostPort(r.target.ID, strconv.Itoa(r.port)), config)
 	switch {
 	case err == nil && stop():
+		seen.offer = logins.offer
 		return leg{conn: conn, chans: chans, reqs: reqs}, seen, nil
 	case err == nil:
 		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
 		return leg{}, seen, context.Cause(ctx)
 	}
-	return leg{}, seen, u.classify(ctx, c, r, err, pushed.failed(), offered)
+	return leg{}, seen, u.classify(ctx, c, r, err, logins)
 }
 
 // sameHostKey refuses a machine that shows another key when session keys are renewed: whom we logged in to is who we talk to.
@@ -236,23 +234,23 @@ func (u *upstream) clientConfig(r route) *ssh.ClientConfig {
 }
 
 // classify says in our words why a login to the machine failed.
-func (u *upstream) classify(ctx context.Context, c *carrier, r route, err, pushErr error, offered bool) error {
+func (u *upstream) classify(ctx context.Context, c *carrier, r route, err error, logins *logins) error {
 	var refusal *authz.Refusal
 	var ended *ssmproto.SessionEndedError
-	lost := c.readError()
+	lost, pushErr := c.readError(), logins.pushFailed()
 	switch {
-	case errors.As(err, &refusal): // of the host key
+	case errors.As(err, &refusal): // of the host key, or a way to log in that was refused for good
 		return fmt.Errorf("log in to %s: %w", r.target.ID, err)
-	case pushErr != nil && ctx.Err() == nil:
-		return pushErr
 	case errors.Is(lost, ssmproto.ErrConnectToPort), lost != nil && !c.heard() && ctx.Err() == nil:
 		return portRefused(r, lost)
+	case pushErr != nil && !logins.over && ctx.Err() == nil:
+		return pushErr
 	case errors.As(lost, &ended):
 		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: ended.Output, Cause: err}
 	case ctx.Err() != nil:
 		return fmt.Errorf("log in to %s: %w (%w)", r.target.ID, context.Cause(ctx), err)
-	case offered && lost == nil: // the library gave up while the connection still stood: there was nothing left to try
-		return &authz.Refusal{Reason: authz.ReasonKeyRefused, Subject: r.osUser, Cause: err}
+	case logins.refused, logins.over: // also where sshd has had enough of refusing and closed
+		return logins.refusal(err)
 	case lost != nil:
 		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: "the machine closed the connection during login", Cause: err}
 	}
@@ -261,50 +259,6 @@ func (u *upstream) classify(ctx context.Context, c *carrier, r route, err, pushE
 
 func portRefused(r route, cause error) error {
 	return &authz.Refusal{Reason: authz.ReasonPortRefused, Subject: r.named, Action: "port " + strconv.Itoa(r.port), Cause: cause}
-}
-
-// pushing is a key push under way.
-type pushing struct {
-	done chan struct{}
-	err  error // valid once done is closed
-}
-
-func (p *pushing) wait(ctx context.Context) error {
-	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// failed is the error of a push that is over; nil for one that went well or is still under way.
-func (p *pushing) failed() error {
-	select {
-	case <-p.done:
-		return p.err
-	default:
-		return nil
-	}
-}
-
-// push lets the key in for a minute, beside everything else, unless it is in already.
-func (u *upstream) push(ctx context.Context, r route, key ssh.Signer) *pushing {
-	p := &pushing{done: make(chan struct{})}
-	u.tasks.Go(func() {
-		defer close(p.done)
-		defer logPanic(u.visit.log, "key push")
-		p.err = errors.New("the key push did not finish") // unless it does
-		err := u.visit.key.push(ctx, r.role, r.osUser, func() error {
-			return u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key.PublicKey())
-		})
-		if err != nil {
-			p.err = fmt.Errorf("push a key for %s to %s: %w", r.osUser, r.target.ID, err)
-			return
-		}
-		p.err = nil
-	})
-	return p
 }
 
 // otherNames are what a host CA may call a machine beside its id.

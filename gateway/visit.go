@@ -29,9 +29,11 @@ type visit struct {
 	key    *pushedKey // for the logins to the machine
 	tally  tally      // what it carries
 	herald herald     // what the person is told while they wait
+	agent  *agentOffer
 
 	mu      sync.Mutex
-	route   route // the OS user and what follows from it are filled in once, at the inner login
+	way     authz.Login // by which the first lane has logged in
+	route   route       // the OS user and what follows from it are filled in once, at the inner login
 	allowed map[granted]struct{}
 	until   time.Time   // the end that the shortest @max_session sets; zero: none
 	expiry  *time.Timer // that ends it then
@@ -49,7 +51,7 @@ const asksKept = 1024
 
 // newVisit registers a stay. end must follow.
 func (c *conn) newVisit(r route, mode, ref string) *visit {
-	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), key: newPushedKey(), route: r, allowed: map[granted]struct{}{}}
+	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), key: newPushedKey(), agent: newAgentOffer(), route: r, allowed: map[granted]struct{}{}}
 	v.log = c.log.With("ref", ref, "target", r.named, "instance", r.target.Place())
 	v.ctx, v.cancel = context.WithCancelCause(withHerald(c.ctx, &v.herald))
 	v.shorten(r.obligations.MaxSession)

@@ -72,7 +72,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
 		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
 		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, AccountAliases: map[string]string{}, Log: a.log,
-		DialPort: a.dialPort,
+		DialPort: a.dialPort, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias

@@ -54,6 +54,40 @@ func printKnownHosts(out io.Writer, cfg *loadedConfig, extra []string) error {
 	return err
 }
 
+func newUserCACommand() *cobra.Command {
+	var configPath string
+	cmd := &cobra.Command{
+		Use:   "user-ca",
+		Short: "Print the line that makes an instance trust the gateway's user CA",
+		Long: `user-ca prints the public key of user_ca_key, making the key if it does not exist yet. On an instance that EC2 Instance Connect does not serve (a hybrid node,
+an image without it), put the line into a file and name that in sshd_config:
+
+  TrustedUserCAKeys /etc/ssh/ssm-ssh-gateway-ca.pub
+
+A certificate of the gateway is for one user of the instance and lives two minutes. An AuthorizedPrincipalsFile, where there is one, has to name the user.`,
+		Example: `  ssm-ssh-gateway user-ca --config config.toml > ssm-ssh-gateway-ca.pub`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, findings := loadConfig(configPath)
+			if err := findingsError(findings); err != nil {
+				return err
+			}
+			authority, err := openUserCA(cfg, slog.New(slog.DiscardHandler))
+			switch {
+			case err != nil:
+				return err
+			case authority == nil:
+				return &exitError{Code: exitUsage, Err: fmt.Errorf("%s has no user_ca_key: name a file for it, such as state/user_ca_ed25519_key", configPath)}
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), authority.TrustLine())
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&configPath, "config", "c", "", "configuration file")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
 func newSSHConfigCommand() *cobra.Command {
 	var configPath string
 	var extra []string

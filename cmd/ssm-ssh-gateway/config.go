@@ -18,6 +18,7 @@ type fileConfig struct {
 	StateDir   string   `toml:"state_dir"`
 	HostKeys   []string `toml:"host_keys"`
 	HostCAKey  string   `toml:"host_ca_key"`
+	UserCAKey  string   `toml:"user_ca_key"`
 	AuditLog   string   `toml:"audit_log"`
 	LogFormat  string   `toml:"log_format"`
 	LogLevel   string   `toml:"log_level"`
@@ -59,10 +60,11 @@ type sessionConfig struct {
 	ResumeFor   duration `toml:"resume_for"`
 }
 
-// targetsConfig is how the instances' own host keys are believed.
+// targetsConfig is how the instances' own host keys are believed, and how to log in where Instance Connect does not lead in.
 type targetsConfig struct {
-	HostKeys      string   `toml:"host_keys"`
-	TrustedHostCA []string `toml:"trusted_host_ca"`
+	HostKeys       string   `toml:"host_keys"`
+	TrustedHostCA  []string `toml:"trusted_host_ca"`
+	ForwardedAgent bool     `toml:"forwarded_agent"`
 }
 
 // limitsConfig is every limit a site may want to move. A zero or missing value means the default.

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 )
 
@@ -17,11 +19,12 @@ const (
 	pinsFile    = "pins.db"
 )
 
-// keyRing is the host keys in both directions: those the gateway shows and those it believes.
+// keyRing is the host keys in both directions, those the gateway shows and those it believes, and the authority by which it logs in.
 type keyRing struct {
 	own      []ssh.Signer
 	issuer   *hostkeys.Issuer
 	verifier *hostkeys.Verifier
+	userCA   *gateway.UserCA // nil: none is configured
 }
 
 // openKeyRing loads the gateway's keys, making those that are missing, and opens the pins.
@@ -44,8 +47,23 @@ func openKeyRing(cfg *loadedConfig, log *slog.Logger) (*keyRing, error) {
 	if ring.issuer, err = hostkeys.NewIssuer(authority, ring.own[0]); err != nil {
 		return nil, err
 	}
+	if ring.userCA, err = openUserCA(cfg, log); err != nil {
+		return nil, err
+	}
 	ring.verifier, err = newVerifier(cfg, log)
 	return ring, err
+}
+
+// openUserCA loads the user CA, making its key if that is missing; nil where none is configured.
+func openUserCA(cfg *loadedConfig, log *slog.Logger) (*gateway.UserCA, error) {
+	if cfg.UserCAKey == "" {
+		return nil, nil //nolint:nilnil // none is an answer
+	}
+	signer, err := loadOrCreate(cfg.resolve(cfg.UserCAKey), log)
+	if err != nil {
+		return nil, fmt.Errorf("user_ca_key: %w", err)
+	}
+	return gateway.NewUserCA(signer)
 }
 
 // newVerifier says which host keys of instances are believed.
@@ -113,5 +131,20 @@ func checkKeyFiles(cfg *loadedConfig) []finding {
 		check(fmt.Sprintf("host_keys[%d]", i), path)
 	}
 	check("host_ca_key", cfg.hostCAPath())
+	if cfg.UserCAKey != "" {
+		check("user_ca_key", cfg.resolve(cfg.UserCAKey))
+		findings = append(findings, checkUserCA(cfg)...)
+	}
 	return findings
+}
+
+// checkUserCA keeps the key that opens machines from being one that stands for something else as well.
+func checkUserCA(cfg *loadedConfig) []finding {
+	path := cfg.resolve(cfg.UserCAKey)
+	for _, other := range append(cfg.hostKeyPaths(), cfg.hostCAPath()) {
+		if filepath.Clean(path) == filepath.Clean(other) {
+			return []finding{cfg.at("user_ca_key", "%s is a host key or the host CA, too: give the user CA a key of its own", path)}
+		}
+	}
+	return nil
 }

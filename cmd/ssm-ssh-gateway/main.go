@@ -93,7 +93,7 @@ Try it without an AWS account:
 	root.AddCommand(
 		newServeCommand(), newConnectCommand(), newForwardCommand(), newShellCommand(), newExecCommand(), newLsCommand(), newLoginCommand(),
 		newDemoCommand(), newCheckCommand(), newExplainCommand(),
-		newKnownHostsCommand(), newSSHConfigCommand(), newPinsCommand(), newHealthcheckCommand(), newVersionCommand(),
+		newKnownHostsCommand(), newSSHConfigCommand(), newUserCACommand(), newPinsCommand(), newHealthcheckCommand(), newVersionCommand(),
 	)
 	faultsOfUsage(root)
 	return root
