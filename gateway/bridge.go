@@ -97,7 +97,7 @@ func (l bridgeLimits) withDefaults() bridgeLimits {
 	defaultTo(&l.lanes, 1)
 	defaultTo(&l.fileLanes, 1)
 	defaultTo(&l.laneIdle, 60*time.Second)
-	defaultTo(&l.laneWait, 2*time.Second)
+	defaultTo(&l.laneWait, 5*time.Second)
 	defaultTo(&l.eofHold, 250*time.Millisecond)
 	return l
 }

@@ -21,6 +21,7 @@ type lane struct {
 	sessions  int           // of them, sessions
 	most      int           // sessions that the machine takes on one connection; 0: not known
 	listeners int           // remote forwards; they stay where they were asked for
+	talked    time.Time     // when a talk on it was last heard
 	idleSince time.Time     // when the last of all these went
 	yield     func()        // ends the further stream of a striped transfer that is here; nil without one. It does not wait, and may be called again
 	yielding  bool          // yield has been called

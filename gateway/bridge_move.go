@@ -57,12 +57,12 @@ func (c *channel) settleLane(run program) {
 	now := c.target()
 	n := need{traffic: trafficOfProgram(run, p.terminal), session: true, from: now.berth}
 	if tooMuch || b.stays(n) {
-		b.become(now.berth, n.traffic)
+		b.decide(now.berth, n.traffic)
 		return
 	}
 	if err := c.move(now, n); err != nil {
 		b.cfg.log.Info("session stays on its lane", "channel", c.info.id, "err", err)
-		b.become(now.berth, n.traffic)
+		b.decide(now.berth, n.traffic)
 	}
 	p.asked = nil
 }
@@ -131,14 +131,5 @@ func (b *bridge) stays(n need) bool {
 	if best, suits := s.pick(n); suits || best != n.from.lane {
 		return false
 	}
-	return !s.mayOpen() && s.opening == 0 && (n.traffic != typing || !s.makeRoom())
-}
-
-// become notes what a session carries.
-func (b *bridge) become(at *berth, t traffic) {
-	b.lanes.mu.Lock()
-	defer b.lanes.mu.Unlock()
-	at.lane.holds[at.traffic]--
-	at.lane.holds[t]++
-	at.traffic = t
+	return s.opening == 0 && !s.mayOpenFor(n) && !(n.mayDisplace() && s.makeRoom())
 }

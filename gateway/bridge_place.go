@@ -12,6 +12,7 @@ import (
 type berth struct {
 	lane    *lane
 	traffic traffic // guarded by laneSet.mu
+	settled bool    // it follows from what the channel is, and does not change any more; guarded like it
 	session bool
 }
 
@@ -24,27 +25,39 @@ type need struct {
 	alone   bool   // a lane that it would share is of no use
 }
 
-// patience tells how long a channel with this need waits for a lane that suits it before it takes one that does not.
+// patience bounds how long a channel with this need waits for a lane that suits it.
 func (s *laneSet) patience(n need) time.Duration {
-	switch {
-	case n.avoid != nil, n.alone:
+	if n.avoid != nil || n.alone {
 		return 10 * s.wait // nothing else is left to it
-	case n.session && n.traffic != undecided:
-		return s.wait
 	}
-	return 0 // forwards: a page behind -D opens dozens, and most carry little
+	return s.wait
 }
 
-// place decides which upstream connection serves a channel, and counts it there. Channels on which somebody types go together, and apart from
-// everything else; a transfer gets a lane of its own, while there are any to be had; everything goes to the least busy lane that suits it. Where none
-// does, another is opened, and the channel waits a moment for it, or makes do.
+// waits tells whether a channel had better wait a moment for a lane that suits it than go to the best there is now. Forwards wait only where they would be
+// in somebody's way or behind a transfer: a page behind -D opens dozens, and most carry little. The caller holds mu.
+func (n need) waits(best *lane) bool {
+	switch {
+	case n.avoid != nil, n.alone, best == nil:
+		return true
+	case n.traffic == undecided:
+		return false // it moves when it is decided: see channel.settleLane
+	case n.session:
+		return true
+	}
+	return best.holds[typing] > 0 || best.holds[bulk] > 0
+}
+
+// place decides which upstream connection serves a channel, and counts it there. Terminals and talk go together, and apart from everything else; a
+// transfer gets a lane of its own, while there are any to be had; what nobody knows yet goes where it is in nobody's way, because it cannot be moved once
+// it is known. Among those that suit, the least busy lane is taken. Where none does, another is opened, and the channel waits a moment for it, or
+// makes do.
 //
 // The first need opens the first lane, and waits for that as long as it takes.
 func (b *bridge) place(n need) (*berth, error) {
 	s := &b.lanes
-	patience := time.NewTimer(s.patience(n))
-	defer patience.Stop()
-	patient := s.patience(n) > 0
+	limit := time.NewTimer(s.patience(n))
+	defer limit.Stop()
+	patient := true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting++
@@ -54,12 +67,13 @@ func (b *bridge) place(n need) (*berth, error) {
 			return nil, s.err
 		}
 		best, suits := s.pick(n)
-		if !suits && s.opening < s.waiting && (s.opening == 0 || len(s.list) > 0) { // the first one alone shows whether there is a way at all
+		if !suits && s.wants(n) {
 			b.openLane()
 		}
-		hope := patient && (s.opening > 0 || !suits && n.traffic == typing && s.makeRoom())
+		hope := patient && n.waits(best) && (s.opening > 0 || !suits && n.mayDisplace() && s.makeRoom())
 		switch {
 		case best != nil && (suits || !hope && !n.alone):
+			b.tellShared(best, n, suits)
 			return s.hold(best, n), nil
 		case !hope && (n.avoid != nil || n.alone):
 			return nil, errNoLane
@@ -68,7 +82,7 @@ func (b *bridge) place(n need) (*berth, error) {
 		s.mu.Unlock()
 		select {
 		case <-turn:
-		case <-patience.C:
+		case <-limit.C:
 			patient = false
 		case <-b.ctx.Done():
 			s.mu.Lock()
@@ -76,6 +90,36 @@ func (b *bridge) place(n need) (*berth, error) {
 		}
 		s.mu.Lock()
 	}
+}
+
+// wants tells whether to begin to open another lane for a need that no lane suits. The caller holds mu.
+func (s *laneSet) wants(n need) bool {
+	switch {
+	case !s.mayOpenFor(n), s.opening > 0 && len(s.list) == 0: // the first one alone shows whether there is a way at all
+		return false
+	case n.traffic == other && n.avoid == nil:
+		return s.opening == 0 // one is for many
+	}
+	return s.opening < s.waiting
+}
+
+// mayOpenFor tells whether there may be another lane for a need. Half of what may be open is kept for those that are known to need one. The caller
+// holds mu.
+func (s *laneSet) mayOpenFor(n need) bool {
+	known := n.traffic != other || n.avoid != nil
+	return s.mayOpen() && (known || len(s.list)+s.opening < max(s.limit/2, 2))
+}
+
+// mayDisplace tells whether a striped transfer should give up a lane for this need.
+func (n need) mayDisplace() bool { return n.traffic == typing || n.traffic == talk || n.traffic == other }
+
+// tellShared notes that a channel goes to a lane that does not suit it. The caller holds mu.
+func (b *bridge) tellShared(l *lane, n need, suits bool) {
+	if suits || n.traffic == undecided {
+		return
+	}
+	b.cfg.log.Debug("a channel shares its lane", "carries", n.traffic, "typing", l.holds[typing], "talk", l.holds[talk], "other", l.holds[other],
+		"bulk", l.holds[bulk], "lanes", len(b.lanes.list), "limit", b.lanes.limit)
 }
 
 // errNoLane is why a channel that one lane has refused found no other.
@@ -109,28 +153,34 @@ func (l *lane) cost(n need) (cost int, suits bool) {
 	if n.from != nil && n.from.lane == l {
 		holds[n.from.traffic]--
 	}
-	all := holds[undecided] + holds[typing] + holds[other] + holds[bulk]
+	quiet := holds[typing] + holds[talk]
+	all := holds[undecided] + quiet + holds[other] + holds[bulk]
 	switch n.traffic {
-	case typing:
-		if holds[typing] == 0 {
+	case typing, talk:
+		if quiet == 0 {
 			cost = 1 // an empty lane is kept for a transfer
 		}
 		return cost + 100*holds[bulk] + 10*holds[other], holds[bulk]+holds[other] == 0
 	case other:
-		return 1000*holds[typing] + 100*holds[bulk] + all, holds[typing]+holds[bulk] == 0
+		if time.Since(l.talked) > talkSilence {
+			quiet = holds[typing]
+		}
+		return 1000*holds[typing] + 100*holds[bulk] + 50*(quiet-holds[typing]) + all, quiet+holds[bulk] == 0
 	case bulk:
-		return 1000*holds[typing] + 100*holds[bulk] + all, holds[typing]+holds[bulk]+holds[other] == 0
+		return 1000*quiet + 100*holds[bulk] + all, quiet+holds[bulk]+holds[other] == 0
 	}
 	return 10*holds[bulk] + all, true // where it begins matters little: see channel.settleLane
 }
 
 // hold counts a channel on l. The caller holds mu.
 func (s *laneSet) hold(l *lane, n need) *berth {
-	l.holds[n.traffic]++
+	at := &berth{lane: l, session: n.session}
+	l.holds[at.traffic]++
 	if n.session {
 		l.sessions++
 	}
-	return &berth{lane: l, traffic: n.traffic, session: n.session}
+	at.decide(n.traffic)
+	return at
 }
 
 // holdOn counts a channel on a lane that is not to be chosen.
@@ -161,18 +211,43 @@ func (l *lane) settle() {
 	}
 }
 
-// foundBulk notes that what is at a place turned out to be a transfer. If others are on that lane, another lane is opened beside, so that what comes next
-// need not wait for one.
-func (b *bridge) foundBulk(at *berth) {
+// become counts a channel as something else. The caller holds laneSet.mu.
+func (at *berth) become(t traffic) {
+	at.lane.holds[at.traffic]--
+	at.lane.holds[t]++
+	at.traffic = t
+	if t == talk {
+		at.lane.talked = time.Now()
+	}
+}
+
+// decide counts it as what follows from its kind. Terminals and copiers stay that, however much the one shows and however long the other pauses. The
+// caller holds laneSet.mu.
+func (at *berth) decide(t traffic) {
+	at.become(t)
+	at.settled = t == typing || t == bulk
+}
+
+// decide notes what a session carries, now that it is known what it runs.
+func (b *bridge) decide(at *berth, t traffic) {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	at.decide(t)
+}
+
+// found notes what the channel at a place turned out to carry. If it is bulk and others are on that lane, another lane is opened beside, so that what comes
+// next need not wait for one.
+func (b *bridge) found(at *berth, is traffic) {
 	s := &b.lanes
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at.traffic != other { // a terminal may show much; a transfer has been one before
+	if at.settled {
 		return
 	}
-	at.lane.holds[other]--
-	at.lane.holds[bulk]++
-	at.traffic = bulk
+	at.become(is)
+	if is != bulk {
+		return
+	}
 	for _, l := range s.list {
 		if !l.busy() {
 			return
@@ -185,7 +260,7 @@ func (b *bridge) foundBulk(at *berth) {
 
 // listenOn decides which lane a remote forward is asked for on, and keeps that lane. unlisten must follow.
 func (b *bridge) listenOn() (*lane, error) {
-	at, err := b.place(need{traffic: undecided})
+	at, err := b.place(need{traffic: other})
 	if err != nil {
 		return nil, err
 	}

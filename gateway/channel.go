@@ -251,7 +251,7 @@ func (c *channel) carryUp() {
 		_ = carry(to.ch, c.client.ch, smallCopy, func(n int) {
 			c.info.in.Add(int64(n))
 			c.bridge.heard.Add(1)
-			c.measure(to, n)
+			c.measure(to, fromClient, n)
 		})
 		close(c.inputEnded)
 		_ = to.ch.CloseWrite()
@@ -265,10 +265,13 @@ func (c *channel) carryUp() {
 // isFiles reports whether carryFiles does the copying.
 func (c *channel) isFiles() bool { return closedAlready(c.placedGate) && c.files }
 
-// measure counts what is carried toward the recognition of bulk.
-func (c *channel) measure(at *landing, n int) {
-	if c.bridge.lanes.limit > 1 && c.flow.add(n, time.Now) {
-		c.bridge.foundBulk(at.berth)
+// measure counts what is carried toward the recognition of what it is.
+func (c *channel) measure(at *landing, from side, n int) {
+	if c.bridge.lanes.limit == 1 {
+		return
+	}
+	if is, news := c.flow.add(n, from, time.Now()); news {
+		c.bridge.found(at.berth, is)
 	}
 }
 
@@ -334,7 +337,7 @@ func (c *channel) carryDown() {
 func (c *channel) countDown(from *landing, n int) {
 	c.info.out.Add(int64(n))
 	from.berth.lane.heard.Add(1)
-	c.measure(from, n)
+	c.measure(from, fromTarget, n)
 }
 
 // holdEOF lets the exit status go first: the order in which sshd sends both is a matter of luck, and some clients read the status only until EOF.

@@ -220,6 +220,14 @@ func readLane(t *testing.T, from io.Reader) int {
 	return lane
 }
 
+// forward opens a forward and tells its lane.
+func (l *lanesRig) forward(t *testing.T) (ssh.Channel, int) {
+	t.Helper()
+	ch, reqs := l.channel(t, "direct-tcpip", directTo("db", 5432))
+	go ssh.DiscardRequests(reqs)
+	return ch, readLane(t, ch)
+}
+
 // echo checks that the program still answers.
 func (r *running) echo(t *testing.T) {
 	t.Helper()

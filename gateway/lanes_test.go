@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,14 +241,18 @@ func TestRemoteForwardsStayOnTheirLane(t *testing.T) {
 	all := expectLanes(t, l, []string{"pty", "sftp", "make"}, []int{0, 1, 2})
 	all[2].stop(t)
 	within(t, "the end of an idle lane", func() { _ = l.target(2).conn.Wait() })
-	listen("tcpip-forward", 7002)
+	listen("tcpip-forward", 7002) // beside a terminal and a transfer, what comes in by it would be in the way
+	if got := l.askedOn(3); !slices.Contains(got, "tcpip-forward") {
+		t.Errorf("a lane of its own was asked for %q", got)
+	}
 	listen("cancel-tcpip-forward", 7001)
 	if got := l.askedOn(0); !slices.Contains(got, "cancel-tcpip-forward") {
 		t.Errorf("the forward's own lane was asked for %q", got)
 	}
 	all[0].stop(t)
+	within(t, "the end of an idle lane", func() { _ = l.target(0).conn.Wait() })
 	all[1].echo(t)
-	_ = l.target(0).raw.Close()
+	_ = l.target(3).raw.Close()
 	if err := l.wait(t); !errors.Is(err, errTargetLeft) {
 		t.Errorf("ended with %v", err)
 	}
@@ -257,42 +262,56 @@ func TestRemoteForwardsStayOnTheirLane(t *testing.T) {
 func TestAForwardThatMovesMuchIsLeftAlone(t *testing.T) {
 	l := newLanesRig(t, 0, nil)
 	shell := l.start(t, "pty")
-	forward, reqs := l.channel(t, "direct-tcpip", directTo("db", 5432))
-	go ssh.DiscardRequests(reqs)
-	lane := readLane(t, forward)
+	forward, lane := l.forward(t)
+	if lane == shell.lane {
+		t.Error("a forward is where somebody types")
+	}
 	go func() { _, _ = io.CopyN(forward, zeros{}, 4*bulkBytes) }()
 	if _, err := io.CopyN(io.Discard, forward, 4*bulkBytes); err != nil {
 		t.Fatal(err)
 	}
-	if lane == 0 {
-		eventually(t, "another lane", func() bool { return l.opened() == 2 })
-	}
-	next, reqs := l.channel(t, "direct-tcpip", directTo("db", 5432))
-	go ssh.DiscardRequests(reqs)
-	if got := readLane(t, next); got == lane {
-		t.Errorf("the next forward is on lane %d, where the flow is", got)
+	if _, next := l.forward(t); next == lane || next == shell.lane {
+		t.Errorf("the next forward is on lane %d, the flow on %d, the shell on %d", next, lane, shell.lane)
 	}
 	shell.echo(t)
 }
 
-func TestMeterTellsBulkFromTalk(t *testing.T) {
-	now := time.Unix(0, 0)
-	clock := func() time.Time { return now }
-	var slow, fast meter
-	for range 10 * bulkBytes / 32768 {
-		now = now.Add(bulkTime / 8)
-		if slow.add(32768, clock) {
-			t.Fatal("a slow stream was taken for bulk")
-		}
+// TestOneLaneForAllForwardsBesideAShell: the first of them opens it, all wait for it, and none opens another.
+func TestOneLaneForAllForwardsBesideAShell(t *testing.T) {
+	l := newLanesRig(t, 0, nil)
+	shell := l.start(t, "pty")
+	var together sync.WaitGroup
+	for range 12 {
+		together.Go(func() {
+			ch, reqs, err := l.client.OpenChannel("direct-tcpip", directTo("db", 5432))
+			if err != nil {
+				t.Errorf("a forward: %v", err)
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			line := make([]byte, 2)
+			if _, err := io.ReadFull(ch, line); err != nil || string(line) != "1\n" {
+				t.Errorf("a forward is on lane %q (%v)", line, err)
+			}
+		})
 	}
-	seen := 0
-	for range 10 * bulkBytes / 32768 {
-		now = now.Add(time.Millisecond)
-		if fast.add(32768, clock) {
-			seen++
-		}
+	together.Wait()
+	if got := l.opened(); got != 2 {
+		t.Errorf("%d lanes are open", got)
 	}
-	if seen != 1 {
-		t.Errorf("bulk was recognized %d times", seen)
+	shell.echo(t)
+}
+
+// TestForwardsShareAShellsLaneWhereTheyMust: a site that wants no further lanes has working forwards all the same.
+func TestForwardsShareAShellsLaneWhereTheyMust(t *testing.T) {
+	l := newLanesRig(t, 0, nil)
+	shell := l.start(t, "pty")
+	l.mu.Lock()
+	l.refuse = errors.New("no further lane")
+	l.mu.Unlock()
+	for range 2 {
+		if _, lane := l.forward(t); lane != shell.lane {
+			t.Errorf("a forward is on lane %d", lane)
+		}
 	}
 }

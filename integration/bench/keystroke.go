@@ -15,7 +15,7 @@ const (
 
 // measureKeystroke times the echo of one byte on a connection, alone and beside a bulk transfer on the same connection in either direction.
 func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
-	_, plugin, _, err := w.clientRoutes()
+	plain, plugin, _, err := w.clientRoutes()
 	if err != nil {
 		return nil, err
 	}
@@ -31,11 +31,14 @@ func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return rows, fmt.Errorf("gateway: %w", err)
 	}
-	theirs, err := echoRows(ctx, b, plugin, "plugin", goal{})
-	if err != nil {
-		err = fmt.Errorf("plugin: %w", err)
+	for _, other := range []*route{plain, plugin} { // on a small machine a transfer costs the keystroke something on any way
+		more, err := echoRows(ctx, b, other, other.name, goal{})
+		rows = append(rows, more...)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", other.name, err)
+		}
 	}
-	return append(rows, theirs...), err
+	return rows, nil
 }
 
 func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) ([]row, error) {
@@ -70,16 +73,23 @@ func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) 
 	return rows, nil
 }
 
-// keyboard is a program on the machine that sends back what it gets.
+// keyboard is a program on a terminal of the machine that sends back what it gets.
 type keyboard struct {
 	in  io.WriteCloser
 	out io.Reader
 	cmd *exec.Cmd
+	end context.CancelFunc
 }
 
-func (m *master) keyboard(ctx context.Context) (*keyboard, error) {
-	k := &keyboard{cmd: m.ssh(ctx, "cat")}
-	var err error
+func (m *master) keyboard(ctx context.Context) (k *keyboard, err error) {
+	ctx, end := context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
+	k = &keyboard{cmd: m.terminal(ctx, "stty raw -echo; printf .; cat"), end: end}
+	k.cmd.WaitDelay = time.Second
 	if k.in, err = k.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -89,12 +99,15 @@ func (m *master) keyboard(ctx context.Context) (*keyboard, error) {
 	if err := k.cmd.Start(); err != nil {
 		return nil, err
 	}
-	_, err = k.press() // the login shell has started
+	if _, err := io.ReadFull(k.out, make([]byte, 1)); err != nil { // the terminal echoes no more by itself
+		return nil, err
+	}
+	_, err = k.press() // and the program reads
 	return k, err
 }
 
 func (k *keyboard) close() {
-	_ = k.in.Close()
+	k.end() // a raw terminal knows no end of input
 	_ = k.cmd.Wait()
 }
 

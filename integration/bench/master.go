@@ -68,6 +68,11 @@ func (m *master) ssh(ctx context.Context, command string) *exec.Cmd {
 	return m.route.command(ctx, "ssh", "-S", m.socket, "machine", command)
 }
 
+// terminal is the same on a terminal.
+func (m *master) terminal(ctx context.Context, command string) *exec.Cmd {
+	return m.route.command(ctx, "ssh", "-S", m.socket, "-tt", "machine", command)
+}
+
 // scp copies through the connection.
 func (m *master) scp(ctx context.Context, args ...string) *exec.Cmd {
 	return m.route.command(ctx, "scp", append([]string{"-q", "-o", "ControlPath=" + m.socket}, args...)...)
