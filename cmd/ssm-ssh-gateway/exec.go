@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"time"
 
@@ -66,8 +67,8 @@ its exit status is told only by a document with separateOutputStream. An interru
 	return cmd
 }
 
-// purpose is the session that runs command on a machine, and what will tell the exit status: nil leaves it to the document.
-func (o *execOptions) purpose(on *authz.Instance, command string) (awscloud.Purpose, *exitMark, error) {
+// purpose is the session that runs command on a machine, and what will tell the exit status and pass the output to out: nil leaves it to the document.
+func (o *execOptions) purpose(on *authz.Instance, command string, out io.Writer) (awscloud.Purpose, *ssmproto.ExitMark, error) {
 	parameters, err := parseParameters(o.parameters)
 	if err != nil {
 		return awscloud.Purpose{}, nil, &exitError{Code: exitUsage, Err: err}
@@ -87,10 +88,10 @@ func (o *execOptions) purpose(on *authz.Instance, command string) (awscloud.Purp
 	if strings.Contains(on.Platform, "Windows") {
 		return purpose, nil, nil
 	}
-	mark := newExitMark()
-	wrapped := mark.wrap(command)
+	mark := ssmproto.NewExitMark(out)
+	wrapped := mark.Wrap(command)
 	if o.terminal {
-		wrapped = mark.wrapTerminal(command)
+		wrapped = mark.WrapTerminal(command)
 	}
 	parameters[commandParameter] = []string{wrapped}
 	return purpose, mark, nil
@@ -98,9 +99,9 @@ func (o *execOptions) purpose(on *authz.Instance, command string) (awscloud.Purp
 
 // execute runs the command and ends as it does.
 func execute(ctx context.Context, aws *laptop, o execOptions, target, command string, user shellStreams) error {
-	var mark *exitMark
+	var mark *ssmproto.ExitMark
 	session, end, err := openShell(ctx, aws, target, func(on *authz.Instance) (purpose awscloud.Purpose, err error) {
-		purpose, mark, err = o.purpose(on, command)
+		purpose, mark, err = o.purpose(on, command, user.out)
 		return purpose, err
 	})
 	if err != nil {
@@ -108,7 +109,7 @@ func execute(ctx context.Context, aws *laptop, o execOptions, target, command st
 	}
 	defer end()
 	if mark != nil {
-		mark.out, user.out = user.out, mark
+		user.out = mark
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -120,7 +121,7 @@ func execute(ctx context.Context, aws *laptop, o execOptions, target, command st
 		err = receive(running, session, user)
 	}
 	if mark != nil {
-		err = errors.Join(err, mark.flush())
+		err = errors.Join(err, mark.Flush())
 	}
 	if err != nil {
 		return err
@@ -143,10 +144,10 @@ func interrupt(running context.Context, session *ssmproto.Shell) {
 }
 
 // exitAs turns what was told of the command's end into this program's.
-func exitAs(ctx context.Context, session *ssmproto.Shell, mark *exitMark) error {
+func exitAs(ctx context.Context, session *ssmproto.Shell, mark *ssmproto.ExitMark) error {
 	code, known := session.ExitCode()
 	if !known && mark != nil {
-		code, known = mark.code()
+		code, known = mark.Code()
 	}
 	switch {
 	case known && code == 0:

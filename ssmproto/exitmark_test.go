@@ -1,4 +1,4 @@
-package main
+package ssmproto
 
 import (
 	"bytes"
@@ -14,7 +14,8 @@ import (
 // TestExitMark cuts output, the line and the status anywhere: the output passes whole, the status is read.
 func TestExitMark(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		mark := newExitMark()
+		var got bytes.Buffer
+		mark := NewExitMark(&got)
 		pieces := rapid.SliceOf(rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Custom(func(t *rapid.T) []byte {
 			return mark.line[:rapid.IntRange(0, len(mark.line)-1).Draw(t, "part of the line")]
 		}))).Draw(t, "output")
@@ -27,8 +28,6 @@ func TestExitMark(t *testing.T) {
 		if told {
 			stream = append(append(bytes.Clone(output), mark.line...), strconv.Itoa(want)+rapid.SampledFrom([]string{"\n", "\r\n"}).Draw(t, "end")...)
 		}
-		var got bytes.Buffer
-		mark.out = &got
 		for rest := stream; len(rest) > 0; {
 			n := rapid.IntRange(1, len(rest)).Draw(t, "cut")
 			if _, err := mark.Write(rest[:n]); err != nil {
@@ -36,13 +35,13 @@ func TestExitMark(t *testing.T) {
 			}
 			rest = rest[n:]
 		}
-		if err := mark.flush(); err != nil {
+		if err := mark.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got.Bytes(), output) {
 			t.Errorf("passed %q of %q", got.Bytes(), output)
 		}
-		if code, known := mark.code(); known != told || told && code != want {
+		if code, known := mark.Code(); known != told || told && code != want {
 			t.Errorf("status %d (%v), want %d (%v)", code, known, want, told)
 		}
 	})
@@ -53,10 +52,9 @@ func TestExitMarkInShell(t *testing.T) {
 	for command, want := range map[string]int{
 		"true": 0, "exit 9": 9, `echo "a 'b' \\c $0" >/dev/null; false`: 1, "kill -9 $$": 137, "# nothing": 0,
 	} {
-		mark := newExitMark()
 		var out bytes.Buffer
-		mark.out = &out
-		for _, wrap := range []func(string) string{mark.wrap, mark.wrapTerminal} {
+		mark := NewExitMark(&out)
+		for _, wrap := range []func(string) string{mark.Wrap, mark.WrapTerminal} {
 			mark.seen, mark.digits = false, nil
 			wrapped := wrap(command)
 			text, err := exec.Command("sh", "-c", wrapped).Output()
@@ -66,7 +64,7 @@ func TestExitMarkInShell(t *testing.T) {
 			if _, err := io.Copy(mark, iotest.OneByteReader(bytes.NewReader(text))); err != nil {
 				t.Fatal(err)
 			}
-			if code, known := mark.code(); !known || code != want {
+			if code, known := mark.Code(); !known || code != want {
 				t.Errorf("%s: status %d (%v), want %d", command, code, known, want)
 			}
 			if out.Len() > 0 {

@@ -1,4 +1,4 @@
-package main
+package ssmproto
 
 import (
 	"bytes"
@@ -11,9 +11,10 @@ import (
 // maxExitDigits bounds what is read behind a mark: a status, and the end of the line as a terminal or a file has it.
 const maxExitDigits = 8
 
-// exitMark tells the exit status of a command that runs under a session document that does not: the command is wrapped in a shell that prints a line
-// nobody can guess, and the status, behind the output. As a writer it passes the output on without that line.
-type exitMark struct {
+// ExitMark tells the exit status of a command that runs under a session document that does not, such as AWS-StartNonInteractiveCommand: the command is wrapped in
+// a shell that prints a line nobody can guess, and the status, behind the output. As a writer it passes the output on without that line. It is for one
+// command on a machine that has sh, and for one goroutine.
+type ExitMark struct {
 	out  io.Writer
 	line []byte // the line up to the status
 
@@ -23,19 +24,22 @@ type exitMark struct {
 	seen    bool
 }
 
-func newExitMark() *exitMark { return &exitMark{line: []byte("ssm-ssh-gateway-" + rand.Text() + ":")} }
+// NewExitMark makes the mark of a command whose output is to go to out.
+func NewExitMark(out io.Writer) *ExitMark {
+	return &ExitMark{out: out, line: []byte("ssm-ssh-gateway-" + rand.Text() + ":")}
+}
 
-// wrapped runs its argument as a shell would and prints the line. An interrupt, which the agent sends to this shell alone, is passed on; a shell
-// that waits for a foreground command would not. There is no backslash and no double quote in it that a document's substitution could mistake,
+// Wrap gives what to run in place of command: a shell that runs it and prints the line. An interrupt, which the agent sends to this shell alone, is passed on;
+// a shell that waits for a foreground command would not. There is no backslash and no double quote in it that a document's substitution could mistake,
 // but for those around one word.
-func (m *exitMark) wrap(command string) string {
+func (m *ExitMark) Wrap(command string) string {
 	script := `stop() { kill $!; }; trap stop INT; sh -c "$0" & wait $!; echo ` + string(m.line) + `$?`
 	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
 }
 
-// wrapTerminal is wrap for a command on a terminal: it stays in the foreground, where the terminal interrupts it. A line comes first, because a
+// WrapTerminal is Wrap for a command on a terminal: it stays in the foreground, where the terminal interrupts it. A line comes first, because a
 // session with a terminal begins with its first output (SPEC.md §5.1), and the command may have none for long.
-func (m *exitMark) wrapTerminal(command string) string {
+func (m *ExitMark) WrapTerminal(command string) string {
 	m.preface = bytes.TrimSuffix(m.line, []byte(":"))
 	script := `trap : INT; echo ` + string(m.preface) + `; sh -c "$0"; echo ` + string(m.line) + `$?`
 	return "sh -c " + quoteShell(script) + " " + quoteShell(command)
@@ -45,7 +49,7 @@ func (m *exitMark) wrapTerminal(command string) string {
 func quoteShell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // Write passes output on, and holds back what may be the line.
-func (m *exitMark) Write(p []byte) (int, error) {
+func (m *ExitMark) Write(p []byte) (int, error) {
 	if m.seen {
 		m.digits = append(m.digits, p[:min(len(p), max(maxExitDigits-len(m.digits), 0))]...)
 		return len(p), nil
@@ -71,7 +75,7 @@ func (m *exitMark) Write(p []byte) (int, error) {
 }
 
 // begun drops the preface from what is held, and says whether it has come as far as that.
-func (m *exitMark) begun() bool {
+func (m *ExitMark) begun() bool {
 	if m.preface == nil {
 		return true
 	}
@@ -96,7 +100,7 @@ func overlap(text, line []byte) int {
 	return 0
 }
 
-func (m *exitMark) pass(p []byte) error {
+func (m *ExitMark) pass(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
@@ -104,15 +108,15 @@ func (m *exitMark) pass(p []byte) error {
 	return err
 }
 
-// flush passes on what was held back and turned out to be output.
-func (m *exitMark) flush() error {
+// Flush passes on what was held back and turned out to be output.
+func (m *ExitMark) Flush() error {
 	held := m.held
 	m.held = nil
 	return m.pass(held)
 }
 
-// code is the status, once the line has come.
-func (m *exitMark) code() (int, bool) {
+// Code is the status, once the line has come.
+func (m *ExitMark) Code() (int, bool) {
 	if !m.seen {
 		return 0, false
 	}
