@@ -23,6 +23,7 @@ type Server struct {
 	startups *startups
 	seats    *seats
 	lanes    *laneSeats
+	dropped  atomic.Int64                 // connections for which startups had no room
 	beside   *lru.Cache[string, struct{}] // fingerprints of unknown keys that were offered by clients who then proved a good one
 
 	cut context.CancelCauseFunc // ends every connection at once
@@ -131,6 +132,7 @@ func isPassing(err error) bool {
 func (s *Server) welcome(raw net.Conn) {
 	source := sourceOf(raw.RemoteAddr())
 	if !s.startups.enter(source.Addr()) {
+		s.dropped.Add(1)
 		s.cfg.Log.Warn("connection dropped before login: too many at once", "source", source)
 		// What sshd says here. The send buffer of a fresh connection is empty, so this does not wait; the deadline is for the impossible.
 		_ = raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))

@@ -7,7 +7,7 @@ import (
 )
 
 // DialPort opens the session of grant and gives one connection to its port, whatever kind of port session the document makes (SPEC.md §7.1): the
-// Conn itself, or the only stream of a Mux. Closing it ends the session.
+// Conn itself, or the only stream of a Mux. Closing it ends the session. Beside net.Conn it has CloseNow and Stats.
 func DialPort(ctx context.Context, grant Grant, options *Options) (net.Conn, error) {
 	conn, err := Dial(ctx, grant, options)
 	if err != nil {
@@ -56,6 +56,9 @@ func (s *onlyStream) Close() error {
 	}
 	return err
 }
+
+// Stats gives the present numbers of the session.
+func (s *onlyStream) Stats() Stats { return s.mux.conn.Stats() }
 
 // CloseNow ends the session at once.
 func (s *onlyStream) CloseNow() error { return s.mux.CloseNow() }

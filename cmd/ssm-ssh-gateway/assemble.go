@@ -11,6 +11,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/metrics"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -20,15 +21,17 @@ type assembly struct {
 	rules *judgement
 	keys  *keyRing
 	cloud *awscloud.Cloud
-	audit *gateway.AuditWriter
+	audit *gateway.AuditWriter // nil without an audit log
 	log   *slog.Logger
+
+	metrics *metrics.Metrics
 
 	auditFile io.Closer // nil when there is none to close
 }
 
 // assemble builds everything, or says all that is wrong. What it made is to be closed.
 func assemble(ctx context.Context, cfg *loadedConfig, log *slog.Logger) (_ *assembly, err error) {
-	a := &assembly{cfg: cfg, log: log}
+	a := &assembly{cfg: cfg, log: log, metrics: metrics.New(currentVersion().Version)}
 	defer func() {
 		if err != nil {
 			a.close(log)
@@ -43,7 +46,9 @@ func assemble(ctx context.Context, cfg *loadedConfig, log *slog.Logger) (_ *asse
 	if a.keys, err = openKeyRing(cfg, log); err != nil {
 		return nil, err
 	}
-	if a.cloud, err = awscloud.New(ctx, cloudConfig(cfg, log)); err != nil {
+	cloud := cloudConfig(cfg, log)
+	cloud.OnCall = a.metrics.Called
+	if a.cloud, err = awscloud.New(ctx, cloud); err != nil {
 		return nil, err
 	}
 	return a, a.openAudit()
@@ -77,18 +82,24 @@ func (a *assembly) gatewayConfig() gateway.Config {
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias
 	}
+	var audit gateway.AuditSink
 	if a.audit != nil {
-		cfg.Audit = a.audit
+		audit = a.audit
 	}
+	cfg.Audit = a.metrics.Watch(audit)
 	return cfg
 }
 
 // dialPort opens the data channel of a session as the configuration tunes it.
 func (a *assembly) dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
-	return ssmproto.DialPort(ctx, grant, &ssmproto.Options{
+	conn, err := ssmproto.DialPort(ctx, grant, &ssmproto.Options{
 		Logger: a.log, WaitForPeer: peerFirst,
 		MaxPayload: a.cfg.Session.MaxPayload, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
 	})
+	if lane, ok := conn.(metrics.Lane); ok {
+		a.metrics.Track(lane)
+	}
+	return conn, err
 }
 
 // gatewayLimits translates the configuration; what is not set takes the gateway's default.

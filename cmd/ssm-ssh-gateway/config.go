@@ -27,6 +27,9 @@ type fileConfig struct {
 	SSHPorts   []int    `toml:"ssh_ports"`
 	PublicName string   `toml:"public_name"`
 
+	MetricsListen string `toml:"metrics_listen"`
+	MetricsPublic bool   `toml:"metrics_public"`
+
 	AWS      awsConfig         `toml:"aws"`
 	Session  sessionConfig     `toml:"session"`
 	Targets  targetsConfig     `toml:"targets"`

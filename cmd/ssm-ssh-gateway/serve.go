@@ -122,6 +122,12 @@ func serve(ctx context.Context, cfg *loadedConfig, options serveOptions) error {
 	if err != nil {
 		return err
 	}
+	stopMetrics, err := serveMetrics(ctx, parts, server)
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	defer stopMetrics()
 	serving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var group errgroup.Group
@@ -209,14 +215,18 @@ func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
 	for _, address := range addresses {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
-			for _, opened := range listeners {
-				_ = opened.Close()
-			}
+			closeAll(listeners)
 			return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 		}
 		listeners = append(listeners, listener)
 	}
 	return listeners, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, listener := range listeners {
+		_ = listener.Close()
+	}
 }
 
 // newLogger writes what the configuration asks for. Without a word: text to a terminal, JSON to anything else.

@@ -49,6 +49,9 @@ func checkValues(cfg *loadedConfig) []finding {
 			report(fmt.Sprintf("targets.trusted_host_ca[%d]", i), "is no public key: %s", err)
 		}
 	}
+	if err := checkMetricsAddress(cfg.MetricsListen, cfg.MetricsPublic); err != nil {
+		report("metrics_listen", "%s", err)
+	}
 	if cfg.StateDir == "" {
 		report("state_dir", "is required: the gateway keeps its keys there")
 	}
