@@ -78,7 +78,7 @@ func (w *world) sshConfig(r route) string { return filepath.Join(w.routeDir(r), 
 // environ makes ssh, scp and sftp, and what calls them, go this way, and tells other clients where to go.
 func (w *world) environ(r route) []string {
 	environ := append(os.Environ(), "PATH="+w.routeDir(r)+":"+clientsPath()+":"+os.Getenv("PATH"), "SSH_AUTH_SOCK=", "HOME="+w.lab.Dir, "LC_ALL=C.UTF-8",
-		"TERM=vt100", "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "KEY="+w.lab.UserKey(person), "PERSON="+person,
+		"TERM=vt100", "TOOLS="+toolsDir(), "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "KEY="+w.lab.UserKey(person), "PERSON="+person,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@lab", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@lab")
 	address, login, key, jump := w.lab.GatewayAddr, osUser+"+"+machine, w.hostKey, machine
 	if r == plain {

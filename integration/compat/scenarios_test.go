@@ -51,6 +51,13 @@ func TestClients(t *testing.T) {
 	runScenarios(t, "Clients", "testdata/clients", []route{direct})
 }
 
+// TestDesktop does the same with the scripts of testdata/desktop: what editors, screens and terminals on a person's desk do with ssh. What takes a while
+// to install is below $TOOLS.
+func TestDesktop(t *testing.T) {
+	needsEverything(t, "editors, X11 and mosh")
+	runScenarios(t, "Editors, screens, terminals", "testdata/desktop", []route{jump, direct, connect})
+}
+
 func runScenarios(t *testing.T, section, dir string, routes []route) {
 	t.Helper()
 	w := theWorld(t)

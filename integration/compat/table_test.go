@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -61,9 +62,15 @@ func (r *tableRow) skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// needs skips where a program is missing. scripts/prepare-test with COMPAT=1 installs them all.
+// needs skips where a program is missing, or a file below $TOOLS. scripts/prepare-test with COMPAT=1 installs them all.
 func (r *tableRow) needs(t *testing.T, program string) {
 	t.Helper()
+	if file, ok := strings.CutPrefix(program, "$TOOLS/"); ok {
+		if _, err := os.Stat(filepath.Join(toolsDir(), file)); err != nil {
+			r.skip(t, file+" is not installed below .tools")
+		}
+		return
+	}
 	if _, err := exec.LookPath(program); err != nil {
 		r.skip(t, program+" is not installed")
 	}

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 )
 
 // echoUpper answers what it has read up to the end of its input, in upper case: it says nothing to a client whose half-close is lost.
@@ -271,4 +273,14 @@ func serveAgent(t *testing.T, keyring agent.Agent) string {
 		<-done
 	})
 	return path
+}
+
+// The embedded machine has no xauth and no display: the client says that it got none, and the command runs.
+func TestEmbeddedRefusesX11(t *testing.T) {
+	p := startPlace(t, instance.Embedded)
+	t.Setenv("DISPLAY", ":0")
+	got := p.run("", "ssh", "-Y", "target", "echo \"[$DISPLAY]\"; exit 7")
+	if got.stdout != "[]\n" || got.code != 7 || !strings.Contains(got.stderr, "X11 forwarding request failed") {
+		t.Errorf("exit %d, printed %q, said %q", got.code, got.stdout, got.stderr)
+	}
 }
