@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -147,7 +149,7 @@ func TestSessionOpenedBeforeThePromiseIsLetIn(t *testing.T) {
 	b.closing = true // admit answers at once, and tells the difference by its reason
 	for range 50 {   // select chooses at random
 		b.noMoreSessions = false
-		open := &fakeOpen{}
+		open := &fakeOpen{kind: "session"}
 		chans, reqs := make(chan ssh.NewChannel, 1), make(chan *ssh.Request, 1)
 		chans <- open
 		reqs <- &ssh.Request{Type: noMoreSessions}
@@ -160,10 +162,44 @@ func TestSessionOpenedBeforeThePromiseIsLetIn(t *testing.T) {
 	}
 }
 
-type fakeOpen struct{ reason ssh.RejectionReason }
+// TestOpensWaitForTheRequestsBeforeThem: `ssh -R …` with ExitOnForwardFailure must hear of a failure before its command has run, as from one sshd.
+func TestOpensWaitForTheRequestsBeforeThem(t *testing.T) {
+	for range 50 { // select chooses at random
+		synctest.Test(t, func(t *testing.T) {
+			b := &bridge{
+				cfg:  bridgeConfig{limits: bridgeLimits{}.withDefaults(), watch: newRecorder(), text: error.Error, log: slog.New(slog.DiscardHandler)},
+				open: map[*channel]struct{}{}, emptied: make(chan struct{}),
+			}
+			open := &fakeOpen{kind: "unheard-of"} // refused when its turn has come
+			chans, reqs := make(chan ssh.NewChannel, 1), make(chan *ssh.Request, 2)
+			chans <- open
+			reqs <- &ssh.Request{Type: "tcpip-forward"}
+			reqs <- &ssh.Request{Type: "tcpip-forward"}
+			close(chans)
+			close(reqs)
+			answered := 0
+			b.dispatch(leg{chans: chans, reqs: reqs}, fromClient, nil, func(*ssh.Request) {
+				time.Sleep(time.Second)
+				if open.reason != 0 {
+					t.Errorf("opened after %d of the two requests before it", answered)
+				}
+				answered++
+			})
+			b.tasks.Wait()
+			if answered != 2 || open.reason != ssh.UnknownChannelType {
+				t.Errorf("%d answered, refused with %v", answered, open.reason)
+			}
+		})
+	}
+}
+
+type fakeOpen struct {
+	kind   string
+	reason ssh.RejectionReason
+}
 
 func (*fakeOpen) Accept() (ssh.Channel, <-chan *ssh.Request, error) { return nil, nil, io.EOF }
-func (*fakeOpen) ChannelType() string                               { return "session" }
+func (f *fakeOpen) ChannelType() string                             { return f.kind }
 func (*fakeOpen) ExtraData() []byte                                 { return nil }
 func (f *fakeOpen) Reject(reason ssh.RejectionReason, _ string) error {
 	f.reason = reason

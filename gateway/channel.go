@@ -86,8 +86,9 @@ type channel struct {
 	eofSent  bool       // guarded by stderrMu
 }
 
-// admit takes in a channel open without holding up the loop that reads them. via is the lane it came from, nil for the client's.
-func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane) {
+// admit takes in a channel open without holding up the loop that reads them. via is the lane it came from, nil for the client's;
+// after is closed when it is its turn, nil for at once.
+func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane, after <-chan struct{}) {
 	if nc.ChannelType() == "session" && b.doorClosed() {
 		_ = nc.Reject(ssh.Prohibited, "no more sessions, as the client itself asked")
 		return
@@ -103,6 +104,7 @@ func (b *bridge) admit(nc ssh.NewChannel, from side, via *lane) {
 	info := &channelInfo{id: id, kind: nc.ChannelType(), fromTarget: from == fromTarget, opened: time.Now()}
 	b.spawn(func() {
 		defer b.freeSlot()
+		await(after)
 		c, err := b.openChannel(info, nc, via)
 		if err != nil {
 			b.refuseChannel(info, nc, err)

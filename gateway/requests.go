@@ -71,13 +71,20 @@ func (q *requestQueue) endWork() {
 	q.idle, q.waiting = nil, nil
 }
 
-// settle waits until everything that was added has been handled and answered.
-func (q *requestQueue) settle() {
+// pending is closed when everything that was added has been handled and answered; it is nil when that is so already.
+func (q *requestQueue) pending() <-chan struct{} {
 	q.mu.Lock()
-	idle := q.idle
-	q.mu.Unlock()
-	if idle != nil {
-		<-idle
+	defer q.mu.Unlock()
+	return q.idle
+}
+
+// settle waits until everything that was added has been handled and answered.
+func (q *requestQueue) settle() { await(q.pending()) }
+
+// await waits for a channel to be closed that may be nil for what need not be waited for.
+func await(over <-chan struct{}) {
+	if over != nil {
+		<-over
 	}
 }
 
@@ -92,11 +99,20 @@ func (b *bridge) enqueue(q *requestQueue, req *ssh.Request) {
 	}
 }
 
-// dispatch takes in what one leg opens and asks, until the leg ends. It never waits for anybody. One goroutine serves both streams, so that a request
-// can be placed after the opens that came before it: see no-more-sessions.
+// intake is what one leg opens and asks.
+type intake struct {
+	bridge *bridge
+	from   side
+	via    *lane         // nil for the client's
+	asked  *requestQueue // its global requests
+}
+
+// dispatch takes in what one leg opens and asks, until the leg ends. It never waits for anybody. One goroutine serves both streams, because their order counts:
+// a server handles an open after the requests before it, so that `ssh -R …` with ExitOnForwardFailure ends before its command has run. And no-more-sessions
+// counts from where it stands.
 func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)) {
-	queue := b.newQueue(handle)
-	defer queue.settle()
+	in := &intake{bridge: b, from: from, via: via, asked: b.newQueue(handle)}
+	defer in.asked.settle()
 	chans, reqs := l.chans, l.reqs
 	for chans != nil || reqs != nil {
 		select {
@@ -106,17 +122,42 @@ func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)
 				continue
 			}
 			b.sign(via)
-			b.admit(nc, from, via)
+			promised := in.catchUp(reqs)
+			b.admit(nc, from, via, in.asked.pending())
+			if promised {
+				in.closeDoor(chans)
+			}
 		case req, ok := <-reqs:
 			if !ok {
 				reqs = nil
 				continue
 			}
-			if req.Type == noMoreSessions && from == fromClient {
-				b.closeDoor(chans)
+			if in.take(req) {
+				in.closeDoor(chans)
 			}
-			b.sign(via)
-			b.enqueue(queue, req)
+		}
+	}
+}
+
+// take queues a global request. It reports whether this is the client's promise to open no more sessions.
+func (in *intake) take(req *ssh.Request) (promise bool) {
+	in.bridge.sign(in.via)
+	in.bridge.enqueue(in.asked, req)
+	return req.Type == noMoreSessions && in.from == fromClient
+}
+
+// catchUp takes the requests that came before an open just received: the library has put them into reqs already. Those that came right behind it may be
+// among them, which does no harm but to a promise: the caller keeps that after the open.
+func (in *intake) catchUp(reqs <-chan *ssh.Request) (promised bool) {
+	for {
+		select {
+		case req, ok := <-reqs:
+			if !ok {
+				return promised
+			}
+			promised = in.take(req) || promised
+		default:
+			return promised
 		}
 	}
 }
@@ -134,12 +175,13 @@ func (b *bridge) sign(via *lane) {
 const noMoreSessions = "no-more-sessions@openssh.com"
 
 // closeDoor keeps noMoreSessions. Opens that the client sent before its promise are already in chans: they are let in first.
-func (b *bridge) closeDoor(chans <-chan ssh.NewChannel) {
+func (in *intake) closeDoor(chans <-chan ssh.NewChannel) {
+	b := in.bridge
 	for {
 		select {
 		case nc, ok := <-chans:
 			if ok {
-				b.admit(nc, fromClient, nil)
+				b.admit(nc, fromClient, nil, in.asked.pending())
 				continue
 			}
 		default:
