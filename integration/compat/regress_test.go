@@ -207,10 +207,10 @@ type scriptRun struct {
 func (o *scriptRun) path(name string) string { return filepath.Join(o.dir, name) }
 
 // slowScripts move the suite's data, which is the program that it takes for ssh-agent, in pieces of down to five bytes, each of which waits for its answer. They
-// get a smaller one, still larger than the largest piece (64,000 bytes).
+// get a smaller one.
 var slowScripts = []string{"sftp"}
 
-const smallData = 66000
+const smallData = 20000
 
 // agentForScripts is ssh-agent as a script of a given size, in bytes.
 func agentForScripts(size int) string {
@@ -307,7 +307,7 @@ for word; do
 	*ssh_config*) export MACHINE=` + daemonTarget + ` ;;
 	-p*) forwarded=1 ;;
 	esac
-	[ "$last" = -Q ] && [ -e ` + obj.path("through/") + `"$word" ] && exec grep -Fxf ` + obj.path("through/") + `"$word" <(/usr/bin/ssh "$@")
+	[ "$last" = -Q ] && [ -e ` + obj.path("through") + `/"$word" ] && exec grep -Fxf ` + obj.path("through") + `/"$word" <(/usr/bin/ssh "$@")
 	last=$word
 done
 [ -z "$proxy" ] || unset MACHINE
