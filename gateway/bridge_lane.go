@@ -44,14 +44,8 @@ type laneSet struct {
 	turn    chan struct{} // closed and replaced whenever any of the above changes
 }
 
-// Bounds of opening lanes.
-const (
-	// lanesAtOnce is how many attempts one connection has under way. sshd drops logins when ten are unfinished (MaxStartups), and ours all come from one
-	// address.
-	lanesAtOnce = 3
-	// laneRetry is the pause after an attempt failed: what is open serves meanwhile.
-	laneRetry = 30 * time.Second
-)
+// laneRetry is the pause after an attempt failed: what is open serves meanwhile.
+const laneRetry = 30 * time.Second
 
 // changed wakes who waits. The caller holds mu.
 func (s *laneSet) changed() {
@@ -78,7 +72,7 @@ func (b *bridge) openFirstLane() {
 
 // mayOpen reports whether another attempt may begin. The caller holds mu.
 func (s *laneSet) mayOpen() bool {
-	return !s.closed && s.err == nil && len(s.list)+s.opening < s.limit && s.opening < lanesAtOnce && !time.Now().Before(s.retry)
+	return !s.closed && s.err == nil && len(s.list)+s.opening < s.limit && !time.Now().Before(s.retry)
 }
 
 // connectLane is one attempt.

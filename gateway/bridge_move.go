@@ -131,5 +131,6 @@ func (b *bridge) stays(n need) bool {
 	if best, suits := s.pick(n); suits || best != n.from.lane {
 		return false
 	}
-	return s.opening == 0 && !s.mayOpenFor(n) && !(n.mayDisplace() && s.makeRoom())
+	hope := s.opening > 0 || s.mayOpenFor(n) || n.mayDisplace() && s.makeRoom()
+	return !hope
 }

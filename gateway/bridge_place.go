@@ -111,7 +111,9 @@ func (s *laneSet) mayOpenFor(n need) bool {
 }
 
 // mayDisplace tells whether a striped transfer should give up a lane for this need.
-func (n need) mayDisplace() bool { return n.traffic == typing || n.traffic == talk || n.traffic == other }
+func (n need) mayDisplace() bool {
+	return n.traffic == typing || n.traffic == talk || n.traffic == other
+}
 
 // tellShared notes that a channel goes to a lane that does not suit it. The caller holds mu.
 func (b *bridge) tellShared(l *lane, n need, suits bool) {
