@@ -18,9 +18,10 @@ type laneSeats struct {
 	logins    map[string]chan struct{} // turns to log in to a machine, while somebody has a seat there
 }
 
-// loginsAtOnce is how many further lanes log in to one machine at the same time. Its sshd sees them all come from one address, and drops logins at random from
-// ten unfinished ones on (MaxStartups of sshd_config(5)), also those of people who have no lane yet.
-const loginsAtOnce = 4
+// loginsAtOnce is how many further lanes log in to one machine at the same time: all that one large file asks for, so that they are there together. The
+// machine's sshd sees them all come from one address, and drops logins at random from ten unfinished ones on (MaxStartups of sshd_config(5)), also those of
+// people who have no lane yet.
+const loginsAtOnce = 7
 
 // errLaneLimit is why there is no further lane.
 var errLaneLimit = errors.New("no further lane: as many are open as may be")

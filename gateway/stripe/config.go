@@ -17,8 +17,7 @@ type Config struct {
 
 	// Bulk is how much of a file must have been asked for or written before it is worth further lanes. Default 1 MiB.
 	Bulk int64
-	// LaneWindow is how many bytes may be under way on a lane: the bytes it moves in a round trip, and some. Default 512 KiB; two requests are
-	// always allowed.
+	// LaneWindow is how many bytes may be under way on a lane at most; on a slow lane it is less, see pace. Default 512 KiB; two requests are always allowed.
 	LaneWindow int
 	// ReadAhead bounds the bytes read before the client asked, all files of the stream together. Default 4 MiB; negative for none.
 	ReadAhead int

@@ -24,7 +24,8 @@ type file struct {
 	run     int  // requests in a row that began where the one before ended
 	inOrder bool // all of them did
 
-	known    bool // the first lane says it is a regular file
+	known    bool   // the first lane says it is a regular file
+	size     uint64 // and how long it is
 	inquired bool
 	off      string // why no further lane opens it
 	on       []*attachment
@@ -101,7 +102,7 @@ func (f *file) sized() {
 
 // promote takes a file one step nearer to being striped, if it is worth it.
 func (p *Proxy) promote(ctx context.Context, f *file) {
-	if f.off != "" || f.asked < p.cfg.Bulk/4 || f.checking {
+	if f.off != "" || f.asked < f.curious() || f.checking {
 		return
 	}
 	if p.off != "" || p.clientEnded != nil {
@@ -115,7 +116,7 @@ func (p *Proxy) promote(ctx context.Context, f *file) {
 			p.inquired(f, pkt, err)
 		})
 		return
-	case !f.known || f.asked < p.cfg.Bulk:
+	case !f.known || !f.worth():
 		return
 	}
 	p.openLanes(ctx)
@@ -138,8 +139,22 @@ func (p *Proxy) inquired(f *file, pkt *packet, err error) {
 	case !f.writes && v.size < uint64(p.cfg.Bulk):
 		p.leaveAlone(f, "small")
 	default:
-		f.known = true
+		f.known, f.size = true, v.size
 	}
+}
+
+// curious is how much of a file must have been asked for before the first lane is asked about it.
+func (f *file) curious() int64 {
+	if f.writes {
+		return f.bulk / 4
+	}
+	return f.bulk / 16
+}
+
+// worth reports whether a file is worth further lanes: much of it has been asked for, or it is large and somebody reads it piece by piece from its start.
+// Who looks at the kind of a file only, as file managers do, reads less.
+func (f *file) worth() bool {
+	return f.asked >= f.bulk || !f.writes && f.inOrder && f.size >= 4*uint64(f.bulk) && f.asked >= f.bulk/8 && f.run >= inARow
 }
 
 // leaveAlone stops f from being opened on further lanes. Those that have it keep it.

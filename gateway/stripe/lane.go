@@ -26,12 +26,15 @@ type lane struct {
 	gone    bool
 	pending map[uint32]*op
 	load    int       // bytes under way
+	pace    pace      // how many there may be
 	heard   time.Time // last answer, or the first request after a pause
 	unused  time.Time // since when it has no file
 }
 
-func newLane(number int, stream io.ReadWriteCloser) *lane {
-	return &lane{number: number, stream: stream, out: newOutbox(stream), done: make(chan struct{}), pending: map[uint32]*op{}}
+func newLane(number int, stream io.ReadWriteCloser, window int) *lane {
+	return &lane{
+		number: number, stream: stream, out: newOutbox(stream), done: make(chan struct{}), pending: map[uint32]*op{}, pace: newPace(window),
+	}
 }
 
 // laneEvent is a packet from a lane, or its end.
@@ -51,7 +54,7 @@ func (p *Proxy) start(l *lane, r *bufio.Reader) {
 			return false
 		}
 	}
-	p.owned.Go(func() {
+	p.spawn(func() {
 		for {
 			pkt, err := readPacket(r)
 			if !tell(laneEvent{lane: l, pkt: pkt, err: err}) || err != nil {
@@ -59,7 +62,7 @@ func (p *Proxy) start(l *lane, r *bufio.Reader) {
 			}
 		}
 	})
-	p.owned.Go(func() {
+	p.spawn(func() {
 		if flushed, _ := l.out.run(l.done, p.poke); flushed {
 			closeWrite(l.stream)
 		}
@@ -79,6 +82,7 @@ func (p *Proxy) send(l *lane, o *op, id uint32, pkt *packet) {
 	if len(l.pending) == 0 {
 		l.heard = time.Now()
 	}
+	o.at = time.Now()
 	l.pending[id] = o
 	l.load += o.cost
 	l.out.put(pkt)
@@ -128,7 +132,7 @@ func (p *Proxy) openLanes(ctx context.Context) {
 			return // one at a time after a failure
 		}
 		p.opening++
-		p.owned.Go(func() {
+		p.spawn(func() {
 			stream, r, err := p.dial(ctx)
 			select {
 			case p.opened <- openResult{stream, r, err}:
@@ -180,7 +184,7 @@ func (p *Proxy) laneOpened(r openResult) {
 		return
 	}
 	p.given++
-	l := newLane(p.given, r.stream)
+	l := newLane(p.given, r.stream, p.cfg.LaneWindow)
 	l.unused = time.Now()
 	p.more = append(p.more, l)
 	p.start(l, r.r)

@@ -1,5 +1,7 @@
 package stripe
 
+import "time"
+
 // kind is what a request may see or change, which decides what it may overtake.
 type kind int
 
@@ -23,11 +25,12 @@ type op struct {
 	zero   bool // striped, but to be done on the first lane: another one refused
 	closes bool // a CLOSE of file
 	opens  *opening
-	mute   bool    // has no id, or none that will be answered
-	sizes  bool    // may change the size of any file
-	moves  bool    // may give a name to another file
-	pkt    *packet // a striped WRITE, kept until it is answered
-	cost   int     // bytes it counts in its lane's window
+	mute   bool      // has no id, or none that will be answered
+	sizes  bool      // may change the size of any file
+	moves  bool      // may give a name to another file
+	pkt    *packet   // a striped WRITE, kept until it is answered
+	cost   int       // bytes it counts in its lane's window
+	at     time.Time // when it was put on its lane
 
 	own   func(*packet, error) // for the answer to a request of our own; the packet is nil when the lane is gone
 	chunk *chunk               // read ahead

@@ -24,6 +24,7 @@ type Proxy struct {
 	fromLanes  chan laneEvent
 	opened     chan openResult
 	kick       chan struct{} // holds one: an outbox got smaller
+	broken     chan error    // holds one: a panic in one of the goroutines
 	over       chan struct{} // closed when Run returns
 	ticks      *time.Ticker  // runs while there are further lanes
 
@@ -63,11 +64,12 @@ func New(client io.ReadWriter, first io.ReadWriteCloser, cfg Config) *Proxy {
 		fromLanes:  make(chan laneEvent),
 		opened:     make(chan openResult),
 		kick:       make(chan struct{}, 1),
+		broken:     make(chan error, 1),
 		over:       make(chan struct{}),
 		files:      map[string]*file{},
 		lastID:     0xf0000000,
 	}
-	p.first = newLane(0, first)
+	p.first = newLane(0, first, p.cfg.LaneWindow)
 	return p
 }
 
@@ -81,9 +83,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer close(p.over)
-	p.owned.Go(p.readClient)
+	p.spawn(p.readClient)
 	written := make(chan struct{})
-	p.owned.Go(func() {
+	p.spawn(func() {
 		defer close(written)
 		_, _ = p.toClient.run(p.over, p.poke) // a client that hears no more is noticed by its reader
 	})
@@ -159,6 +161,8 @@ func (p *Proxy) step(ctx context.Context) {
 	case r := <-p.opened:
 		p.laneOpened(r)
 	case <-p.kick:
+	case err := <-p.broken:
+		p.finish(err)
 	case now := <-tick:
 		p.tend(now)
 	case <-ctx.Done():

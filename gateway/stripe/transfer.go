@@ -55,11 +55,12 @@ func (p *Proxy) schedule() {
 // laneFor returns the least busy lane that may serve o and has room, nil if there is none.
 func (p *Proxy) laneFor(o *op) *lane {
 	var best *lane
-	cost, window := int(o.end-o.off), p.cfg.LaneWindow
-	if !o.file.striped {
-		window /= 2
-	}
+	cost := int(o.end - o.off)
 	consider := func(l *lane) {
+		window := l.pace.window
+		if !o.file.striped {
+			window /= 2
+		}
 		room := len(l.pending) < 2 || l.load+cost <= window
 		if !l.gone && room && (best == nil || l.load < best.load) && o.file.handleOn(l) != nil {
 			best = l
@@ -132,6 +133,10 @@ func (p *Proxy) answer(l *lane, pkt *packet) {
 		return
 	}
 	delete(l.pending, id)
+	if o.cost > 0 {
+		now := time.Now()
+		l.pace.answered(now.Sub(o.at), now, l.load >= l.pace.window/2)
+	}
 	l.load -= o.cost
 	switch {
 	case o.own != nil:

@@ -4,11 +4,12 @@ import (
 	"errors"
 )
 
-// verify compares what the lanes that have opened f see with what the first lane sees. A file that is written stands still meanwhile.
-// The first comparison comes as soon as a lane is there; the next once all are, as each costs writers a round trip.
+// verify compares what the lanes that have opened f see with what the first lane sees. A file that is written stands still meanwhile, so that lanes
+// which come one by one are compared once they double what there is, or no more are to come.
 func (p *Proxy) verify(f *file) {
-	fresh := f.unverified()
-	if len(fresh) == 0 || f.striped && p.opening > 0 {
+	fresh, awaited := f.unverified()
+	few := len(fresh) < 1+len(f.on)-len(fresh)-awaited
+	if len(fresh) == 0 || f.writes && few && awaited+p.opening > 0 {
 		p.release(f)
 		return
 	}
@@ -25,18 +26,17 @@ func (p *Proxy) verify(f *file) {
 	p.compare(f, fresh, comparison{}, func(c comparison) { p.verified(f, fresh, c) })
 }
 
-// unverified returns the attachments that are to be compared; none while a lane has not answered the OPEN.
-func (f *file) unverified() []*attachment {
-	var fresh []*attachment
+// unverified returns the attachments that are to be compared, and counts those of lanes that have not answered the OPEN.
+func (f *file) unverified() (fresh []*attachment, awaited int) {
 	for _, a := range f.on {
 		switch {
 		case a.handle == nil:
-			return nil
+			awaited++
 		case !a.verified:
 			fresh = append(fresh, a)
 		}
 	}
-	return fresh
+	return fresh, awaited
 }
 
 // release lets requests that change files go on after a comparison.
