@@ -1,6 +1,9 @@
 package stripe
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // Extensions that change nothing, and those that change neither the size of a file nor what a name stands for. Every other is taken to change everything.
 var (
@@ -38,6 +41,7 @@ func (p *Proxy) classify(pkt *packet) *op {
 		if h, err := parseString(pkt.body()); err == nil {
 			o.file = p.files[string(h)]
 		}
+		o.unheld = o.file == nil
 		if f := o.file; f != nil && f.striped {
 			o.pinned = false
 			if f.writes {
@@ -46,21 +50,30 @@ func (p *Proxy) classify(pkt *packet) *op {
 		}
 	case typOpen:
 		path, flags, err := parseOpen(pkt.body())
-		o.opens = &opening{path: path, flags: flags}
+		o.opens = &opening{path: path, flags: flags, writable: createsWritable(pkt.body())}
 		o.sizes = err != nil || flags&openTrunc != 0
 		if err == nil && flags&(openCreate|openTrunc) == 0 {
 			o.kind = query
 		}
-	case typLstat, typFstat, typOpendir, typReaddir, typRealpath, typStat, typReadlink:
+	case typFstat, typReaddir:
+		h, _ := parseString(pkt.body())
+		o.kind, o.unheld = query, p.files[string(h)] == nil
+	case typLstat, typOpendir, typRealpath, typStat, typReadlink:
 		o.kind = query
-	case typSetstat, typFsetstat:
+	case typSetstat:
 		o.sizes = setsSize(pkt.body())
+	case typFsetstat:
+		o.sizes = setsSize(pkt.body())
+		p.classifyFsetstat(o, pkt)
 	case typMkdir:
 	case typRemove, typRmdir, typRename, typSymlink:
 		o.moves = true
 	case typExtended:
 		c := cursor{b: pkt.body()}
 		name := c.str()
+		if string(name) == "fsync@openssh.com" {
+			o.about = p.files[string(c.str())]
+		}
 		o.moves = !harmless[string(name)]
 		o.sizes = o.moves && !renaming[string(name)]
 		if asking[string(name)] {
@@ -79,6 +92,7 @@ func (p *Proxy) classifyAccess(o *op, pkt *packet) {
 	}
 	o.kind, o.off, o.end = read, a.off, a.off+uint64(a.n)
 	o.file = p.files[string(a.handle)]
+	o.unheld = o.file == nil
 	if pkt.typ() == typWrite {
 		o.kind = write
 		if o.file == nil {
@@ -87,6 +101,14 @@ func (p *Proxy) classifyAccess(o *op, pkt *packet) {
 	}
 	if o.file != nil {
 		o.pinned = !o.file.queues()
+	}
+}
+
+func (p *Proxy) classifyFsetstat(o *op, pkt *packet) {
+	handle, size, alone := parseFsetstat(pkt.body())
+	o.about = p.files[string(handle)]
+	if o.trims = alone && o.about != nil; o.trims {
+		o.end = size
 	}
 }
 
@@ -100,8 +122,9 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		p.first.out.put(pkt)
 		return
 	}
+	o.early = p.isEarly(o)
 	p.begin(o)
-	if o.file != nil && (o.kind == read || o.kind == write) {
+	if o.file != nil && (o.kind == read || o.kind == write) && !o.early {
 		o.file.turn = append(o.file.turn, o)
 	}
 	switch {
@@ -109,19 +132,51 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		p.closeFile(o, pkt)
 	case !o.pinned:
 		p.stripe(o, pkt)
+	case p.atEnd(o):
+		pkt.release()
+		p.hidden++
+		p.deliver(o, made(p.learned.ended))
 	default:
-		if o.opens != nil {
-			o.opens.path = append([]byte(nil), o.opens.path...)
+		p.pin(o, pkt)
+	}
+}
+
+// pin sends a request to the first lane as it came.
+func (p *Proxy) pin(o *op, pkt *packet) {
+	if o.opens != nil {
+		o.opens.path = append([]byte(nil), o.opens.path...)
+	}
+	switch {
+	case !o.closes:
+	case o.file == nil:
+		p.closesUnknown(pkt)
+	default:
+		p.forget(o.file)
+		if o.file.debt.refusal != nil {
+			p.closeOwing(o, pkt)
+			return
 		}
-		if o.closes && o.file != nil {
-			p.forget(o.file)
+	}
+	if o.kind == read || o.kind == write {
+		o.file.goes(o)
+	}
+	id := p.freeID(p.first, o.id)
+	pkt.setID(id)
+	p.send(p.first, o, id, pkt)
+	switch {
+	case o.early:
+		p.answerEarly(o)
+	case o.kind == read:
+		p.lookForTail(o.file, o)
+	}
+}
+
+// closesUnknown notes the CLOSE of a handle that is not watched. A client that guesses may mean the one that an OPEN under way is about to be given.
+func (p *Proxy) closesUnknown(pkt *packet) {
+	for _, o := range p.outstanding {
+		if h, err := parseString(pkt.body()); o.opens != nil && err == nil {
+			o.opens.closed = append(o.opens.closed, bytes.Clone(h))
 		}
-		if o.kind == read || o.kind == write {
-			o.file.goes(o)
-		}
-		id := p.freeID(p.first, o.id)
-		pkt.setID(id)
-		p.send(p.first, o, id, pkt)
 	}
 }
 
@@ -130,6 +185,7 @@ func (p *Proxy) expect(o *op) {
 	if o.kind != write && o.kind != modify {
 		return
 	}
+	p.epoch++
 	for _, f := range p.files {
 		p.dropChunks(f)
 		if o.sizes {
@@ -143,20 +199,37 @@ func (p *Proxy) expect(o *op) {
 
 // answeredPinned passes the first lane's answer on, and learns from it.
 func (p *Proxy) answeredPinned(o *op, pkt *packet) {
+	p.learn(o, pkt)
+	if o.early {
+		p.settle(o, pkt)
+		return
+	}
 	switch typ := pkt.typ(); {
 	case o.opens != nil && typ == typHandle:
 		if h, err := parseString(pkt.body()); err == nil {
 			p.watch(o.opens, h)
 		}
 	case o.file == nil:
+	case o.closes && o.file.writes:
+		p.closedOwing(o, pkt)
+		return
 	case o.kind == read && typ == typData:
-		o.file.read += int64(len(pkt.body()) - 4)
+		got := len(pkt.body()) - 4
+		o.file.read += int64(got)
+		o.file.shortRead(o, uint64(max(got, 0)))
 	case o.kind == write && typ == typStatus:
 		if code, _, err := parseStatus(pkt.body()); err == nil && code == statusOK {
-			o.file.written += int64(o.end - o.off)
+			o.file.done(o)
 		} else {
+			o.file.mendable = false
 			p.leaveAlone(o.file, "a write failed before the file was striped")
 		}
+	}
+	if f := o.subject(); f != nil && (o.kind == write || o.kind == modify) {
+		if o.sizes && statusError(pkt) == nil {
+			f.sizedTo(o)
+		}
+		pkt = f.collect(pkt)
 	}
 	p.deliver(o, pkt)
 }

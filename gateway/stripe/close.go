@@ -115,7 +115,7 @@ func (p *Proxy) closed(c *closing) {
 	if c.err != nil {
 		c.answer.release()
 		p.cfg.Log.Warn("a striped transfer failed its check", "path", string(c.file.path), "reason", c.err)
-		c.answer = made(appendStatus(nil, c.op.id, statusFailure, c.err.Error()))
+		c.answer = made(newStatus(c.op.id, statusFailure, c.err.Error()))
 	}
 	p.deliver(c.op, c.answer)
 }
@@ -130,6 +130,9 @@ func (p *Proxy) report(f *file, err error) {
 // One server alone would have left what comes before the hole, and clients resume an upload at the size they find.
 // undone is the start of the nearest write without an answer.
 func (f *file) gap(undone uint64) (at uint64, ok bool) {
+	if f.holed() {
+		return f.debt.hole, true
+	}
 	at = min(f.failed, undone)
 	return at, f.striped && f.writes && f.inOrder && at < f.acked && at >= f.base.size
 }
@@ -137,11 +140,9 @@ func (f *file) gap(undone uint64) (at uint64, ok bool) {
 // truncate cuts f at size.
 func (p *Proxy) truncate(l *lane, f *file, size uint64, then func(error)) {
 	p.cfg.Log.Info("cutting a file where its upload has a hole", "path", string(f.path), "size", size)
-	p.ask(l, func(id uint32) []byte { return appendTruncate(nil, id, f.handleOn(l), size) }, func(pkt *packet, err error) {
+	p.ask(l, func(id uint32) []byte { return newTruncate(id, f.handleOn(l), size) }, func(pkt *packet, err error) {
 		if err == nil {
-			if code, _, bad := parseStatus(pkt.body()); bad != nil || code != statusOK {
-				err = errors.New(refusal(pkt))
-			}
+			err = statusError(pkt)
 		}
 		if err != nil {
 			err = fmt.Errorf("%s has a hole and could not be cut there: %w", f.path, err)
@@ -149,6 +150,14 @@ func (p *Proxy) truncate(l *lane, f *file, size uint64, then func(error)) {
 		}
 		then(err)
 	})
+}
+
+// statusError is nil for an answer that says that all went well.
+func statusError(pkt *packet) error {
+	if code, _, err := parseStatus(pkt.body()); pkt.typ() != typStatus || err != nil || code != statusOK {
+		return errors.New(refusal(pkt))
+	}
+	return nil
 }
 
 // mendAll cuts every file that is left with a hole by a client that went without closing it.
@@ -198,7 +207,7 @@ func (p *Proxy) untilLast(limit <-chan time.Time, done func() bool) {
 // writing reports whether striped writes are unanswered.
 func (p *Proxy) writing() bool {
 	for _, o := range p.outstanding {
-		if o.kind == write && !o.pinned {
+		if o.kind == write && (!o.pinned || o.early) {
 			return true
 		}
 	}

@@ -21,6 +21,9 @@ type Config struct {
 	LaneWindow int
 	// ReadAhead bounds the bytes read before the client asked, all files of the stream together. Default 4 MiB; negative for none.
 	ReadAhead int
+	// Early is how far from its start a file may be written by WRITEs that are answered before the server has done so, for clients that wait for each
+	// answer before their next request. Default 64 KiB; negative to hide no round trips at all. The package comment has what it means.
+	Early int
 	// Idle is how long a lane without files stays open. Default 30 s.
 	Idle time.Duration
 	// Stall is how long a lane may leave everything it was asked unanswered before it is given up. Default 30 s. The first lane has no such limit.
@@ -67,6 +70,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Bulk, 1<<20)
 	def(&c.LaneWindow, 512<<10)
 	def(&c.ReadAhead, 4<<20)
+	def(&c.Early, 64<<10)
 	def(&c.Idle, 30*time.Second)
 	def(&c.Stall, 30*time.Second)
 	if c.Open == nil {

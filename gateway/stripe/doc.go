@@ -9,7 +9,7 @@
 // The client gets the answers that the server alone would have given, had nobody but the client touched the files. Those to the READs and WRITEs of one
 // file come in the order of the requests; answers about different files may change places, as version 3 allows. In particular:
 //
-//   - A WRITE is answered when the server that did it has answered, never earlier. fsync@openssh.com, CLOSE, FSTAT and everything else that
+//   - A WRITE is answered when the server that did it has answered, but for the start of a small file; see below. fsync@openssh.com, CLOSE, FSTAT and everything else that
 //     is not a READ or WRITE waits for the striped requests it could see or disturb, and goes to the first lane. Overlapping ranges keep their order, even
 //     across files, as two names may be one file.
 //   - Only a regular file that is open for reading alone or for writing alone, and not for appending, is striped. Further lanes open it by the
@@ -23,7 +23,24 @@
 //     server would, because clients resume at the size they find. This takes a lane that still answers: after the sudden death of the whole
 //     process an interrupted upload may have holes within the last windows' worth of bytes.
 //
-// What is not promised: that something else that changes the file during the transfer is seen at the moment the client asks. Data may have been read
+// # Small files
+//
+// A client that copies many small files one after the other waits for the server several times for each; OpenSSH's do four times. A Proxy does not make it
+// wait where the answer can be known, or can be taken back, and gives only answers that this server has given in this stream.
+//
+//   - The READ that finds the end of a file which was read in one go is answered from an FSTAT that went with that READ.
+//   - The CLOSE of a file that was only read is answered at once. If it fails, the log has it.
+//   - WRITEs from the start of a file, up to Config.Early, and an FSETSTAT that sets the size to what they came to, are answered when they have been sent,
+//     if the client has no other request under way.
+//     If one of them fails, every later request on the handle that would be told that all is well is told of the failure, and so is CLOSE, which is
+//     never answered before the server has answered everything about the file. The file is cut before the WRITE that failed, as the client
+//     would have left it had it been told at once. Until all are answered, nothing of the client's passes that could see or publish the file.
+//
+// OPEN is never answered early, and no WRITE that follows a failure is. So a small upload takes two round trips, and a small download two.
+//
+// # What is not promised
+//
+// It is not promised that something else that changes a file during its transfer is seen at the moment the client asks. Data may have been read
 // ahead, up to two seconds earlier; any request of the same client that may change a file throws it away. Times of last access may differ.
 // Two files of the same size, owner, mode and second of change that take each other's place within one round trip are told apart only by
 // what is written to them.

@@ -43,6 +43,10 @@ type file struct {
 	lostLane      bool
 	doubt         string // why the file may be wrong
 
+	mendable bool // by its name, should a WRITE fail that was answered early
+	debt     debt
+	tail     tail
+
 	chunks map[uint64]*chunk // read ahead, by offset
 	ahead  uint64            // end of what was asked for or read ahead
 	length uint32            // of the client's last READ
@@ -59,7 +63,7 @@ type attachment struct {
 // watch notes an open file if it is of the kind that may be striped.
 func (p *Proxy) watch(o *opening, handle []byte) {
 	access := o.flags & (openRead | openWrite)
-	if p.cfg.MaxLanes < 2 || p.off != "" || p.version == nil || len(p.files) >= maxFiles || len(handle) > maxHandle {
+	if p.cfg.MaxLanes < 2 && p.cfg.Early <= 0 || p.off != "" || p.version == nil || len(p.files) >= maxFiles || len(handle) > maxHandle {
 		return
 	}
 	if p.files[string(handle)] != nil {
@@ -69,9 +73,19 @@ func (p *Proxy) watch(o *opening, handle []byte) {
 	if access == openRead|openWrite || access == 0 || o.flags&openAppend != 0 || o.flags&^openKnown != 0 {
 		return
 	}
-	p.files[string(handle)] = &file{
-		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64,
+	for _, closed := range o.closed {
+		if bytes.Equal(closed, handle) {
+			return
+		}
 	}
+	f := &file{
+		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64,
+		mendable: o.writable,
+	}
+	if p.cfg.MaxLanes < 2 {
+		f.off = "there is one lane"
+	}
+	p.files[string(handle)] = f
 }
 
 // goes notes which range the client goes to.

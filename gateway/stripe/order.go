@@ -20,10 +20,14 @@ type op struct {
 	file   *file  // nil if the request is not on a watched file
 	off    uint64 // of read and write
 	end    uint64
-	pinned bool // goes to the first lane as it came, where the server keeps the order
-	sent   bool // is on a lane
-	zero   bool // striped, but to be done on the first lane: another one refused
-	closes bool // a CLOSE of file
+	pinned bool  // goes to the first lane as it came, where the server keeps the order
+	sent   bool  // is on a lane
+	zero   bool  // striped, but to be done on the first lane: another one refused
+	closes bool  // a CLOSE of file
+	unheld bool  // has a handle that is not watched, perhaps one that was closed a moment ago
+	trims  bool  // an FSETSTAT of about that sets the size alone: to end
+	early  bool  // goes to the first lane, and the client has been answered before the lane has
+	about  *file // what an FSETSTAT or fsync@openssh.com is about, nil if the file is not watched
 	opens  *opening
 	mute   bool      // has no id, or none that will be answered
 	sizes  bool      // may change the size of any file
@@ -41,8 +45,10 @@ type op struct {
 
 // opening is what an OPEN asked for.
 type opening struct {
-	path  []byte
-	flags uint32
+	path     []byte
+	flags    uint32
+	writable bool     // its owner may write the file, should it be made
+	closed   [][]byte // handles that were closed meanwhile: the one that it gives may be among them
 }
 
 // conflicts reports whether o, which came later, and b must keep their order and nothing else sees to it. SFTP lets a server answer in any order "as long as the results
@@ -78,6 +84,9 @@ func (o *op) conflicts(b *op) bool {
 // mustWait reports whether o conflicts with a request that is under way.
 func (p *Proxy) mustWait(o *op) bool {
 	if p.verifying > 0 && (o.kind == write || o.kind == modify) || o.closes && o.file != nil && o.file.checking {
+		return true
+	}
+	if p.awaitsEarly(o) || p.awaitsTail(o) {
 		return true
 	}
 	for _, other := range p.outstanding {

@@ -137,6 +137,32 @@ func parseOpen(body []byte) (path []byte, flags uint32, err error) {
 	return path, flags, nil
 }
 
+// createsWritable reports whether the owner of a file that the OPEN with this body makes may write it. Without a mode a server makes it so.
+func createsWritable(body []byte) bool {
+	c := cursor{b: body}
+	c.str()
+	c.u32()
+	flags := c.u32()
+	if flags&attrSize != 0 {
+		c.u64()
+	}
+	if flags&attrOwner != 0 {
+		c.u64()
+	}
+	return !c.bad && (flags&attrMode == 0 || c.u32()&0o200 != 0)
+}
+
+// parseFsetstat reads handle and size from the body of an FSETSTAT. alone is false if it does not set the size and nothing else.
+func parseFsetstat(body []byte) (handle []byte, size uint64, alone bool) {
+	c := cursor{b: body}
+	handle = c.str()
+	alone = c.u32() == attrSize
+	if alone {
+		size = c.u64()
+	}
+	return handle, size, alone && c.whole()
+}
+
 // parseString reads a body that is one string: a handle or a path.
 func parseString(body []byte) ([]byte, error) {
 	c := cursor{b: body}
@@ -229,15 +255,15 @@ func appendRead(b []byte, id uint32, handle []byte, off uint64, n uint32) []byte
 	return finish(binary.BigEndian.AppendUint32(b, n))
 }
 
-// appendTruncate makes an FSETSTAT that sets the size and nothing else.
-func appendTruncate(b []byte, id uint32, handle []byte, size uint64) []byte {
-	b = appendString(begin(b, typFsetstat, id), handle)
+// newTruncate makes an FSETSTAT that sets the size and nothing else.
+func newTruncate(id uint32, handle []byte, size uint64) []byte {
+	b := appendString(begin(nil, typFsetstat, id), handle)
 	b = binary.BigEndian.AppendUint32(b, attrSize)
 	return finish(binary.BigEndian.AppendUint64(b, size))
 }
 
-func appendStatus(b []byte, id, code uint32, text string) []byte {
-	b = binary.BigEndian.AppendUint32(begin(b, typStatus, id), code)
+func newStatus(id, code uint32, text string) []byte {
+	b := binary.BigEndian.AppendUint32(begin(nil, typStatus, id), code)
 	b = appendString(b, []byte(text))
 	return finish(appendString(b, nil))
 }

@@ -15,8 +15,8 @@ func FuzzPackets(f *testing.F) {
 	some = append(some, newOpen(1, []byte("dir/file"), openWrite|openCreate)...)
 	some = append(some, writeOf([]byte{0, 0, 0, 1}, 1<<33, []byte("data"))(2)...)
 	some = append(some, appendRead(nil, 3, []byte("h"), 0, 32<<10)...)
-	some = append(some, appendTruncate(nil, 4, []byte("h"), 7)...)
-	some = append(some, appendStatus(nil, 5, statusFailure, "no")...)
+	some = append(some, newTruncate(4, []byte("h"), 7)...)
+	some = append(some, newStatus(5, statusFailure, "no")...)
 	f.Add(some)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		was := bytes.Clone(in)

@@ -34,6 +34,7 @@ type Proxy struct {
 	given  int // number of the last further lane
 
 	version     []byte // the first lane's VERSION packet
+	learned     learned
 	off         string // why nothing is striped any more; "" while it may be
 	opening     int    // lanes being opened
 	failures    int
@@ -45,11 +46,15 @@ type Proxy struct {
 	files       map[string]*file // by the first lane's handle
 	held        *packet          // the client's next request, which must wait
 	outstanding []*op
-	queue       []*op // striped, not yet on a lane
-	queued      int   // bytes of WRITEs in queue
-	verifying   int   // files that are written and being compared: nothing may change meanwhile
-	early       int   // bytes of answers that wait for earlier ones
-	ahead       int   // bytes read ahead, under way or kept
+	queue       []*op  // striped, not yet on a lane
+	queued      int    // bytes of WRITEs in queue
+	verifying   int    // files that are written and being compared: nothing may change meanwhile
+	early       int    // bytes of answers that wait for earlier ones
+	owing       *file  // some of whose WRITEs were answered early, until the server has answered them
+	closes      int    // CLOSEs that were answered early and not by the server
+	epoch       uint64 // counts the client's requests that may change files
+	hidden      int    // answers that the client had before the server gave them
+	ahead       int    // bytes read ahead, under way or kept
 	lastID      uint32
 	scratch     []byte // for making small packets
 }
@@ -128,7 +133,7 @@ func (p *Proxy) advance(ctx context.Context) {
 	}
 	p.schedule()
 	p.readAhead()
-	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.striped() == 0 {
+	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && p.striped() == 0 {
 		p.halfClose()
 	}
 }
@@ -219,6 +224,9 @@ func (p *Proxy) finish(err error) {
 	for _, f := range p.files {
 		p.report(f, errUnclosed)
 	}
+	if p.hidden > 0 {
+		p.cfg.Log.Debug("SFTP answers were given early", "count", p.hidden)
+	}
 }
 
 // disable stops striping for the rest of the stream; files that are striped stay so.
@@ -240,7 +248,7 @@ func (p *Proxy) halfClose() {
 func (p *Proxy) firstEnded(err error) {
 	p.first.gone = true
 	switch {
-	case len(p.outstanding) == 0 && errors.Is(err, io.EOF):
+	case len(p.outstanding) == p.closes && errors.Is(err, io.EOF): // nobody waits for a CLOSE that was answered early
 		p.finish(nil)
 	default:
 		p.finish(fmt.Errorf("%w: %w", ErrLaneLost, err))

@@ -350,6 +350,7 @@ func readOf(h []byte, off uint64, n uint32) func(uint32) []byte {
 type newsreader struct {
 	slog.Handler
 	striped, refused atomic.Int64
+	early            atomic.Int64 // sessions in which answers were given early
 	seen             int64
 }
 
@@ -359,6 +360,8 @@ func (n *newsreader) Handle(_ context.Context, r slog.Record) error {
 	switch r.Message {
 	case "striping a file":
 		n.striped.Add(1)
+	case "SFTP answers were given early":
+		n.early.Add(1)
 	case "no further lane for a file":
 		n.refused.Add(1)
 	}

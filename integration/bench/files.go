@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -12,7 +15,24 @@ import (
 
 const smallFile = 4 << 10
 
-// measureFiles copies many small files up: by rsync, which sends them in a stream, and by scp -r, which waits for the machine several times for each.
+// manyFiles is a way to copy a directory of small files.
+type manyFiles struct {
+	title string
+	at    string // the directory on the machine, to which the name of the route is added: both routes lead to one sshd
+	slow  bool   // waits for the machine several times per file, so that there may be fewer of them
+	copy  func(ctx context.Context, m *master, dir, there string) error
+	same  func(ctx context.Context, m *master, dir, there string) error // checks what has arrived
+}
+
+// waysForManyFiles in the order of the table. What goes down is what scp -r has put there.
+var waysForManyFiles = []manyFiles{
+	{"up, rsync", "by-rsync", false, rsyncUp, sameThere},
+	{"up, sftp put -r", "by-sftp", true, sftpUp, sameThere},
+	{"up, scp -r", "by-scp", true, scpUp, sameThere},
+	{"down, scp -r", "by-scp", true, scpDown, sameHere},
+}
+
+// measureFiles copies many small files: by rsync, which sends them in a stream, and by sftp and scp -r, which wait for the machine several times for each.
 func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
 	_, plugin, _, err := w.clientRoutes()
 	if err != nil {
@@ -22,66 +42,131 @@ func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	many, some := b.files[w.name], b.copied[w.name]
-	enough := atLeast(3)
+	var masters []*master
+	defer func() {
+		for _, m := range masters {
+			m.close()
+		}
+	}()
+	for _, r := range []*route{gateway, plugin} {
+		m, err := r.open(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r.name, r.explain(err))
+		}
+		masters = append(masters, m)
+	}
+	var rows []row
+	var errs []error
+	for _, way := range waysForManyFiles {
+		more, err := w.compareFiles(ctx, way, masters[0], masters[1])
+		rows, errs = append(rows, more...), append(errs, err)
+	}
+	return rows, errors.Join(errs...)
+}
+
+// compareFiles copies the same files by both routes.
+func (w *world) compareFiles(ctx context.Context, way manyFiles, own, incumbent *master) ([]row, error) {
+	b := w.bench
+	count, enough := b.files[w.name], atLeast(3)
+	if way.slow {
+		count = b.copied[w.name]
+	}
 	if w.rate > 0 {
 		enough = atLeast(2)
 	}
-	var rows []row
-	for _, tool := range []struct {
-		name  string
-		count int
-		copy  func(ctx context.Context, m *master, dir string) error
-	}{{"rsync", many, rsyncUp}, {"scp -r", some, scpUp}} {
-		dir := filepath.Join(b.dir, fmt.Sprintf("files-%d", tool.count))
-		if err := smallFiles(dir, tool.count); err != nil {
-			return rows, err
-		}
-		took := map[string]*samples{plugin.name: {}, gateway.name: {}}
-		for _, r := range []*route{gateway, plugin} {
-			if err := copyFiles(ctx, r, dir, tool.count, took[r.name], tool.copy); err != nil {
-				return rows, fmt.Errorf("%s by %s: %w", tool.name, r.name, err)
-			}
-		}
-		own, incumbent := took[gateway.name].median(), took[plugin.name].median()
+	dir := filepath.Join(b.dir, fmt.Sprintf("files-%d", count))
+	if err := smallFiles(dir, count); err != nil {
+		return nil, err
+	}
+	title := fmt.Sprintf("%d files of 4 KiB %s", count, way.title)
+	a, err := own.copyFiles(ctx, way, dir, count)
+	if err != nil {
+		return nil, fmt.Errorf("%s by the gateway: %w", title, own.route.explain(err))
+	}
+	z, err := incumbent.copyFiles(ctx, way, dir, count)
+	if err != nil {
+		return nil, fmt.Errorf("%s by the plugin: %w", title, err)
+	}
+	rows := []row{{
+		Name: title + ": gateway ÷ plugin", Value: z.seconds / a.seconds, Goal: enough, Detail: fmt.Sprintf("%.2f s, plugin %.2f s", a.seconds, z.seconds),
+	}}
+	if a.cost > 0 && z.cost > 0 {
 		rows = append(rows, row{
-			Name: fmt.Sprintf("%d files of 4 KiB up, %s: gateway ÷ plugin", tool.count, tool.name), Value: incumbent / own, Goal: enough,
-			Detail: fmt.Sprintf("%.2f s, plugin %.2f s", own, incumbent),
+			Name: title + ", CPU per file: gateway ÷ plugin", Value: a.cost / z.cost, Detail: fmt.Sprintf("%.2f ms, plugin %.2f ms", a.cost*1e3, z.cost*1e3),
 		})
 	}
 	return rows, nil
 }
 
-// copyFiles times one copy through an open connection and counts what has arrived.
-func copyFiles(ctx context.Context, r *route, dir string, count int, took *samples, how func(context.Context, *master, string) error) error {
-	m, err := r.open(ctx)
+// copied is what one copy of many files came to.
+type copied struct {
+	seconds float64
+	cost    float64 // processor seconds per file of the process that carries them; zero if unknown
+}
+
+// copyFiles times one copy through an open connection, and compares.
+func (m *master) copyFiles(ctx context.Context, way manyFiles, dir string, count int) (c copied, err error) {
+	there := way.at + "-" + strings.ReplaceAll(m.route.name, " ", "-")
+	before, costErr := m.carrierTime()
+	began := time.Now()
+	if err := way.copy(ctx, m, dir, there); err != nil {
+		return c, err
+	}
+	c.seconds = time.Since(began).Seconds()
+	if after, err := m.carrierTime(); errors.Join(costErr, err) == nil {
+		c.cost = (after - before).Seconds() / float64(count)
+	}
+	return c, way.same(ctx, m, dir, there)
+}
+
+// rsyncUp needs no directory on the machine; it makes one.
+func rsyncUp(ctx context.Context, m *master, dir, there string) error {
+	shell := fmt.Sprintf("ssh -F %s -S %s", m.route.config, m.socket)
+	_, err := output(m.route.world.command(ctx, "rsync", "-r", "-e", shell, dir+"/", "machine:"+there+"/"))
+	return err
+}
+
+func sftpUp(ctx context.Context, m *master, dir, there string) error {
+	cmd := m.route.command(ctx, "sftp", "-q", "-b", "-", "-o", "ControlPath="+m.socket, "machine")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("put -r %s %s\n", dir, there))
+	_, err := output(cmd)
+	return err
+}
+
+func scpUp(ctx context.Context, m *master, dir, there string) error {
+	_, err := output(m.scp(ctx, "-r", dir, "machine:"+there))
+	return err
+}
+
+func scpDown(ctx context.Context, m *master, dir, there string) error {
+	_, err := output(m.scp(ctx, "-r", "machine:"+there, back(dir, there)))
+	return err
+}
+
+// back is where scpDown puts what it fetches.
+func back(dir, there string) string { return dir + ".back-" + there }
+
+const contents = "cat file* | sha256sum"
+
+// sameThere compares what is on the machine with what was sent: a fast copy that spoils a byte is no result.
+func sameThere(ctx context.Context, m *master, dir, there string) error {
+	return sameOutput(m.route.world.command(ctx, "sh", "-c", "cd "+quote(dir)+" && "+contents), m.ssh(ctx, "cd "+there+" && "+contents))
+}
+
+func sameHere(ctx context.Context, m *master, dir, there string) error {
+	w := m.route.world
+	return sameOutput(w.command(ctx, "sh", "-c", "cd "+quote(dir)+" && "+contents), w.command(ctx, "sh", "-c", "cd "+quote(back(dir, there))+" && "+contents))
+}
+
+func sameOutput(a, b *exec.Cmd) error {
+	want, err := output(a)
 	if err != nil {
 		return err
 	}
-	defer m.close()
-	if _, err := output(m.ssh(ctx, "rm -rf files && mkdir files")); err != nil {
-		return err
+	got, err := output(b)
+	if err == nil && !bytes.Equal(got, want) {
+		err = errDiffers
 	}
-	began := time.Now()
-	if err := how(ctx, m, dir); err != nil {
-		return err
-	}
-	took.add(time.Since(began))
-	there, err := output(m.ssh(ctx, "find files -type f -size 4096c | wc -l"))
-	if err == nil && strings.TrimSpace(string(there)) != fmt.Sprint(count) {
-		err = fmt.Errorf("%w: %s of %d files", errDiffers, strings.TrimSpace(string(there)), count)
-	}
-	return err
-}
-
-func rsyncUp(ctx context.Context, m *master, dir string) error {
-	shell := fmt.Sprintf("ssh -F %s -S %s", m.route.config, m.socket)
-	_, err := output(m.route.world.command(ctx, "rsync", "-r", "-e", shell, dir+"/", "machine:files/"))
-	return err
-}
-
-func scpUp(ctx context.Context, m *master, dir string) error {
-	_, err := output(m.scp(ctx, "-r", dir, "machine:files/"))
 	return err
 }
 

@@ -21,7 +21,7 @@ type plan struct {
 	slow      int            // MiB for ways that move about 1 MB/s
 	fast      int            // MiB for ways that nothing limits
 	files     map[string]int // how many small files, by condition
-	copied    map[string]int // how many of them by scp -r, which waits for each
+	copied    map[string]int // how many of them by sftp and scp, which wait for each
 	keys      time.Duration  // how long keystrokes are timed, each time
 	raw       int            // MiB through a bare WebSocket
 	idle      int            // sessions left open to weigh one
@@ -31,12 +31,12 @@ type plan struct {
 
 var fullPlan = plan{
 	logins: 5, transfers: 2, slow: 4, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
-	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 100, free.name: 1000},
+	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 2000, free.name: 2000},
 }
 
 var quickPlan = plan{
 	quick: true, logins: 2, transfers: 1, slow: 2, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
-	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 10, free.name: 100},
+	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 20, free.name: 100},
 }
 
 // condition is the world in which something is measured.

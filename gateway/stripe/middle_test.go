@@ -1,0 +1,134 @@
+package stripe
+
+import (
+	"bufio"
+	"io"
+	"sync"
+	"testing"
+)
+
+// middle stands between a proxy and a server: it can hold the server's answers back, see requests, and spoil them.
+type middle struct {
+	server server // behind it
+
+	mu    sync.Mutex
+	heard *sync.Cond // a request has come
+	seen  []byte     // the types of the requests since hold
+	spoil func(*packet) bool
+	held  chan struct{} // closed while answers may pass
+}
+
+func inTheMiddle(of server) *middle {
+	m := &middle{server: of, held: make(chan struct{})}
+	m.heard = sync.NewCond(&m.mu)
+	close(m.held)
+	return m
+}
+
+// start is a server whose stream passes m.
+func (m *middle) start(t testing.TB, dir string) io.ReadWriteCloser {
+	near, far := pipe(t)
+	behind := m.server(t, dir)
+	var both sync.WaitGroup
+	both.Go(func() { m.requests(far, behind) })
+	both.Go(func() { m.answers(behind, far) })
+	near.end = func() {
+		m.release()
+		behind.Close()
+		both.Wait()
+	}
+	return near
+}
+
+func (m *middle) requests(from *duplex, to io.ReadWriteCloser) {
+	defer closeWrite(to)
+	r := bufio.NewReader(from)
+	for {
+		pkt, err := readPacket(r)
+		if err != nil {
+			return
+		}
+		b := pkt.bytes()
+		m.mu.Lock()
+		m.seen = append(m.seen, pkt.typ())
+		m.heard.Broadcast()
+		if m.spoil != nil && m.spoil(pkt) {
+			b = spoiled(pkt)
+		}
+		m.mu.Unlock()
+		if _, err := to.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// spoiled is a request of the same kind that the server will refuse: under a handle that is none.
+func spoiled(pkt *packet) []byte {
+	id, _ := pkt.id()
+	switch pkt.typ() {
+	case typWrite:
+		return writeOf([]byte("none"), 0, []byte("lost"))(id)
+	case typFsetstat:
+		return newTruncate(id, []byte("none"), 0)
+	default:
+		return newOnHandle(pkt.typ(), id, []byte("none"))
+	}
+}
+
+func (m *middle) answers(from io.ReadWriteCloser, to *duplex) {
+	defer to.Close()
+	r := bufio.NewReader(from)
+	for {
+		pkt, err := readPacket(r)
+		if err != nil {
+			return
+		}
+		m.mu.Lock()
+		held := m.held
+		m.mu.Unlock()
+		<-held
+		if _, err := to.Write(pkt.bytes()); err != nil {
+			return
+		}
+	}
+}
+
+// hold keeps back every answer from now on.
+func (m *middle) hold() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held, m.seen = make(chan struct{}), nil
+}
+
+func (m *middle) release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.held:
+	default:
+		close(m.held)
+	}
+}
+
+// requested waits until there have been so many requests since hold, and returns their types.
+func (m *middle) requested(n int) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.seen) < n {
+		m.heard.Wait()
+	}
+	return string(m.seen)
+}
+
+// spoilNth has the server refuse the nth request of that type from now on, counted from 0.
+func (m *middle) spoilNth(typ byte, n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spoil = func(pkt *packet) bool {
+		if pkt.typ() != typ {
+			return false
+		}
+		n--
+		return n == -1
+	}
+}

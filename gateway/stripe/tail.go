@@ -1,0 +1,50 @@
+package stripe
+
+import "time"
+
+// tail is what is known of the end of a small file that is read. OpenSSH's clients ask for more than there is, get it all, and then ask once more to hear
+// that there is no more.
+type tail struct {
+	asked bool      // FSTAT is under way
+	short uint64    // the first READ ended here, before it was full; zero if it did not
+	size  uint64    // what FSTAT said, after that READ
+	since time.Time // when it said so; zero if it has not, or not of a regular file
+	epoch uint64    // Proxy.epoch when it was asked
+}
+
+// lookForTail asks for the size of f right behind a READ that began at its start, so that both answers come in one round trip.
+func (p *Proxy) lookForTail(f *file, o *op) {
+	if f == nil || f.writes || f.striped || o.off != 0 || f.asked != int64(o.end) || p.learned.ended == nil || p.cfg.Early <= 0 || p.off != "" || p.changing() {
+		return
+	}
+	f.tail = tail{asked: true, epoch: p.epoch}
+	p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.handle) }, func(pkt *packet, err error) {
+		f.tail.asked = false
+		if v, err := viewOf(pkt, err); err == nil && v.regular() {
+			f.tail.size, f.tail.since = v.size, time.Now()
+		}
+	})
+}
+
+// shortRead notes that a READ from the start got less than it asked for.
+func (f *file) shortRead(o *op, got uint64) {
+	if o.off == 0 && 0 < got && got < o.end {
+		f.tail.short = got
+	}
+}
+
+// awaitsTail reports whether the answer to o will be known in a moment, from a question that is under way.
+func (p *Proxy) awaitsTail(o *op) bool {
+	f := o.file
+	return f != nil && o.kind == read && f.tail.asked && f.tail.short > 0 && o.off == f.tail.short && f.tail.epoch == p.epoch
+}
+
+// atEnd reports whether o, a READ, begins where the file ended a moment ago, so that the server's answer to it is known.
+func (p *Proxy) atEnd(o *op) bool {
+	f := o.file
+	if f == nil || o.kind != read || o.end == o.off || len(f.turn) > 1 || p.off != "" || p.changing() {
+		return false
+	}
+	t := &f.tail
+	return t.short > 0 && t.short == t.size && o.off == t.short && t.epoch == p.epoch && !t.since.IsZero() && time.Since(t.since) <= fresh
+}
