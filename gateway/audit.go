@@ -27,6 +27,7 @@ const (
 	EventTargetRefused           = "target.refused"
 	EventTargetLeft              = "target.left"
 	EventUpstreamOpened          = "upstream.opened"
+	EventUpstreamReused          = "upstream.reused" // a session that an earlier connection of the same person left
 	EventUpstreamFailed          = "upstream.failed"
 	EventChannelOpened           = "channel.opened"
 	EventChannelRequest          = "channel.request"

@@ -14,7 +14,8 @@ type banner struct {
 
 	mu   sync.Mutex
 	end  func() // closes spoken
-	text string // what nobody has been shown yet
+	text string // all that has been heard
+	seen int    // bytes of it that somebody has been shown
 }
 
 // bannerLimit bounds what is kept of a banner, in bytes. A message of the SSH library may have 256 KiB, and OpenSSH's own tests go to 100,000 bytes.
@@ -37,9 +38,16 @@ func (b *banner) hear(text string) error {
 func (b *banner) take() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	text := b.text
-	b.text = ""
+	text := b.text[b.seen:]
+	b.seen = len(b.text)
 	return text
+}
+
+// whole gives all that has been heard, shown or not.
+func (b *banner) whole() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text
 }
 
 // relayBanner holds a login that has succeeded until the machine's own banner is known, and shows it. It is held no longer than a session waits before it is

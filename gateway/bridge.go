@@ -54,6 +54,7 @@ type bridgeConfig struct {
 	log    *slog.Logger  // nil: discarded
 	notice func() string // text for stderr of the first session, made safe for terminals by the caller; nil or empty: none
 	eager  bool          // connect before anything needs it
+	keep   func(*link)   // takes over a link that is still good when the client has gone, see lendable; nil: none is left
 }
 
 // bridgeLimits bounds what one connection may hold. A zero field means its default.
@@ -124,11 +125,12 @@ var (
 type bridge struct {
 	cfg    bridgeConfig
 	client leg
-	up     func(context.Context) (leg, error)
+	up     func(context.Context) (*link, error)
 
-	ctx   context.Context // ends when the bridge does; its cause says why
-	end   context.CancelCauseFunc
-	tasks sync.WaitGroup // every goroutine of the bridge
+	ctx     context.Context // ends when the bridge does; its cause says why
+	end     context.CancelCauseFunc
+	tasks   sync.WaitGroup // every goroutine of the bridge but those of serving
+	serving sync.WaitGroup // those that serve the streams of links: the last to end, so that no link is ever left unserved
 
 	clientGone chan struct{} // closed when the client's connection has ended
 
@@ -146,15 +148,16 @@ type bridge struct {
 	noMoreSessions bool // the client promised; a hijacked client cannot break it
 	agentAllowed   bool // the client asked for agent forwarding, and may
 	x11Allowed     bool // the client asked for X11, and may
+	listened       bool // the client asked for a remote forward
 }
 
 // runBridge joins client with the machine until either ends or ctx does. up makes a connection to the machine: it is called when a channel or a forward
 // first needs one, or at once if cfg.eager says so, and its error then rejects what waits, in the words of cfg.text; and again, up to cfg.limits.lanes, when what is carried calls for
-// more, where an error is no harm. The context of up bounds the call, not the life of the leg it returns.
+// more, where an error is no harm. The context of up bounds the call, not the life of the link it returns.
 //
-// Both legs are closed when runBridge returns, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
+// The client's leg and every link are closed when runBridge returns, but for the one that cfg.keep was given, and nothing it started still runs. The error is nil when the client left in good order; when ctx was
 // canceled it is the cause, and if that is an *authz.Refusal the open sessions have been told.
-func runBridge(ctx context.Context, client leg, up func(context.Context) (leg, error), cfg bridgeConfig) error {
+func runBridge(ctx context.Context, client leg, up func(context.Context) (*link, error), cfg bridgeConfig) error {
 	cfg.limits = cfg.limits.withDefaults()
 	if cfg.log == nil {
 		cfg.log = slog.New(slog.DiscardHandler)
@@ -178,7 +181,7 @@ func (b *bridge) run() error {
 		close(b.clientGone)
 		b.end(fmt.Errorf("%w: %w", errClientLeft, err))
 	})
-	b.spawn(func() { b.dispatch(b.client, fromClient, nil, b.globalFromClient) })
+	b.spawn(b.intakeOf(b.client, nil, &b.tasks).dispatch)
 	if b.cfg.eager {
 		b.openFirstLane()
 	}
@@ -189,8 +192,7 @@ func (b *bridge) run() error {
 	b.stopOpening()
 	b.farewell(cause)
 	_ = b.client.conn.Close()
-	b.lanes.close()
-	b.tasks.Wait()
+	b.settle(b.lendable(cause))
 
 	if errors.Is(cause, errClientLeft) && errors.Is(cause, io.EOF) {
 		return nil
@@ -212,6 +214,22 @@ func (b *bridge) spawnIn(group *sync.WaitGroup, task func()) {
 		}()
 		task()
 	})
+}
+
+// settle ends every lane but lent, waits for everything that runs, and hands the link of lent over.
+func (b *bridge) settle(lent *lane) {
+	b.lanes.close()
+	if lent == nil {
+		b.tasks.Wait()
+		b.serving.Wait()
+		return
+	}
+	late := time.AfterFunc(b.cfg.limits.drain, func() { _ = lent.conn.Close() }) // for a question that the machine does not answer
+	b.tasks.Wait()
+	late.Stop()
+	close(lent.lent)
+	b.serving.Wait()
+	b.cfg.keep(lent.link)
 }
 
 // farewell lets the surviving side have what is on its way to it, for a bounded time.

@@ -31,7 +31,7 @@ func TestPanicEndsThisConnectionOnly(t *testing.T) {
 }
 
 func TestPanicOfTheWayUpRefusesWhatWaits(t *testing.T) {
-	r := newRig(t, rigOptions{up: func(context.Context) (leg, error) { panic("fault on the way up") }})
+	r := newRig(t, rigOptions{up: func(context.Context) (*link, error) { panic("fault on the way up") }})
 	if _, _, err := r.client.OpenChannel("session", nil); err == nil {
 		t.Error("a session without a machine")
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -11,10 +12,9 @@ import (
 
 // lane is one upstream connection to the machine.
 type lane struct {
-	leg
+	*link
 	heard atomic.Uint64 // counts what the machine sent: its sign of life
-	gone  chan struct{} // closed when the connection has ended
-	err   error         // why; valid once gone is closed
+	lent  chan struct{} // closed when the bridge is over and somebody else serves the link from now on
 
 	// Guarded by laneSet.mu.
 	holds     [traffics]int // channels on it, by what they carry
@@ -67,7 +67,9 @@ func (b *bridge) openLane() {
 func (b *bridge) openFirstLane() {
 	b.lanes.mu.Lock()
 	defer b.lanes.mu.Unlock()
-	b.openLane()
+	if b.lanes.opening == 0 && len(b.lanes.list) == 0 { // else the client was quicker
+		b.openLane()
+	}
 }
 
 // mayOpen reports whether another attempt may begin. The caller holds mu.
@@ -83,19 +85,21 @@ func (b *bridge) connectLane() {
 			b.lanes.failed(err)
 		}
 	}()
-	var to leg
+	var to *link
 	if to, err = b.up(b.ctx); err != nil {
 		b.cfg.log.Info("no lane", "err", err)
 		return
 	}
-	l := &lane{leg: to, gone: make(chan struct{}), idleSince: time.Now()}
+	l := &lane{link: to, lent: make(chan struct{}), idleSince: time.Now()}
 	b.lanes.adopt(l)
 	// Its streams are served whatever happens: an unserved stream blocks the library's read loop, which then never ends.
-	b.spawn(func() { b.dispatch(l.leg, fromTarget, l, b.globalFromTarget) })
-	b.spawn(func() {
-		l.err = l.conn.Wait()
-		close(l.gone)
-		b.loseLane(l, fmt.Errorf("%w: %w", errTargetLeft, l.err))
+	b.spawnIn(&b.serving, b.intakeOf(l.leg, l, &b.serving).dispatch)
+	b.spawnIn(&b.serving, func() {
+		select {
+		case <-l.gone:
+			b.loseLane(l, fmt.Errorf("%w: %w", errTargetLeft, l.err))
+		case <-l.lent:
+		}
 	})
 	b.spawn(func() { b.keepAlive(l.conn, &l.heard, func() { b.muteLane(l) }) })
 	b.spawn(func() { b.retireIdle(l) })
@@ -196,6 +200,37 @@ func (s *laneSet) close() {
 	for _, l := range s.list {
 		_ = l.conn.Close()
 	}
+}
+
+// lendable takes a lane out of the set that can serve another connection of the same person when this one's client has gone: nothing is on it, and nothing
+// stays on the machine's side of it. sshd keeps an agent's socket and remote forwards as long as the connection lasts; they belonged to the client that left.
+func (b *bridge) lendable(cause error) *lane {
+	if b.cfg.keep == nil || !errors.Is(cause, errClientLeft) || b.leavesTraces() {
+		return nil
+	}
+	moment := time.NewTimer(b.cfg.limits.eofHold) // channels that have ended on both sides are still being put away
+	defer moment.Stop()
+	select {
+	case <-b.emptied:
+	case <-moment.C:
+	}
+	s := &b.lanes
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, l := range s.list {
+		if !l.busy() && !closedAlready(l.gone) {
+			s.list = slices.Delete(s.list, at, at+1)
+			return l
+		}
+	}
+	return nil
+}
+
+// leavesTraces reports whether something of the client stays on its connections to the machine until these end.
+func (b *bridge) leavesTraces() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.agentAllowed || b.x11Allowed || b.listened
 }
 
 // lost says why the lane's connection ended. It is to be asked when gone is closed.

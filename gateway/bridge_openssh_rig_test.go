@@ -63,7 +63,7 @@ func newOpenSSH(t *testing.T) *openSSH {
 			bridges.Go(func() {
 				cfg := bridgeConfig{grants: allGrants, gate: o.gate, watch: o.watch, text: func(err error) string { return "gateway: " + err.Error() }}
 				if l := serverLeg(t, conn); l.conn != nil {
-					_ = runBridge(ctx, l, func(context.Context) (leg, error) { return o.sshd(t, signer) }, cfg)
+					_ = runBridge(ctx, l, func(context.Context) (*link, error) { return o.sshd(t, signer) }, cfg)
 				}
 			})
 		}
@@ -132,21 +132,21 @@ Subsystem sftp internal-sftp
 }
 
 // sshd starts one for one connection and logs in.
-func (o *openSSH) sshd(t *testing.T, signer ssh.Signer) (leg, error) {
+func (o *openSSH) sshd(t *testing.T, signer ssh.Signer) (*link, error) {
 	near, far := tcpPair(t)
 	socket, err := far.(*net.TCPConn).File()
 	if err != nil {
-		return leg{}, err
+		return nil, err
 	}
 	_ = far.Close()
 	path, err := exec.LookPath("sshd") // sshd insists on an absolute path, to run itself again
 	if err != nil {
-		return leg{}, err
+		return nil, err
 	}
 	cmd := exec.Command(path, "-i", "-f", filepath.Join(o.dir, "sshd_config"))
 	cmd.Stdin, cmd.Stdout = socket, socket
 	if err := cmd.Start(); err != nil {
-		return leg{}, err
+		return nil, err
 	}
 	_ = socket.Close()
 	t.Cleanup(func() { _ = cmd.Wait() })
@@ -154,9 +154,9 @@ func (o *openSSH) sshd(t *testing.T, signer ssh.Signer) (leg, error) {
 		User: o.user(t), Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
-		return leg{}, err
+		return nil, err
 	}
-	return leg{conn, chans, reqs}, nil
+	return newLink(leg{conn, chans, reqs}, linkFacts{}, asItIs), nil
 }
 
 // command is a program of the OpenSSH family with the test's configuration.

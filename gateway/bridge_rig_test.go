@@ -52,8 +52,8 @@ type rigOptions struct {
 	onGlobal func(ssh.Conn, *ssh.Request)
 	mute     <-chan struct{}
 	config   func(*bridgeConfig)
-	up       func(context.Context) (leg, error) // instead of the scripted target
-	wrap     func(leg) leg                      // around the client's leg, as the bridge sees it
+	up       func(context.Context) (*link, error) // instead of the scripted target
+	wrap     func(leg) leg                        // around the client's leg, as the bridge sees it
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -77,7 +77,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	up := o.up
 	if up == nil {
-		up = func(context.Context) (leg, error) { return r.target.connect(t) }
+		up = func(context.Context) (*link, error) { return r.target.connect(t) }
 	}
 	client := <-inbound
 	if o.wrap != nil {
@@ -104,7 +104,7 @@ func (r *rig) wait(t testing.TB) error {
 }
 
 // connect is what up does: one TCP connection, an SSH server on its far end.
-func (s *scriptedTarget) connect(t testing.TB) (leg, error) {
+func (s *scriptedTarget) connect(t testing.TB) (*link, error) {
 	near, far := tcpPair(t)
 	s.raw = far
 	go func() {
@@ -136,10 +136,13 @@ func (s *scriptedTarget) connect(t testing.TB) (leg, error) {
 	}()
 	conn, chans, reqs, err := ssh.NewClientConn(near, "target", &ssh.ClientConfig{User: "ec2-user", HostKeyCallback: ssh.InsecureIgnoreHostKey()})
 	if err != nil {
-		return leg{}, err
+		return nil, err
 	}
-	return leg{conn, chans, reqs}, nil
+	return newLink(leg{conn, chans, reqs}, linkFacts{}, asItIs), nil
 }
+
+// asItIs words the end of a link.
+func asItIs(err error) error { return err }
 
 func tcpPair(t testing.TB) (near, far net.Conn) {
 	t.Helper()

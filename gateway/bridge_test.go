@@ -24,9 +24,9 @@ import (
 func TestTheMachineIsAskedForOnceAndOnlyWhenNeeded(t *testing.T) {
 	var calls atomic.Int32
 	refusal := &authz.Refusal{Reason: authz.ReasonTargetNotConnected, Subject: "i-0abc"}
-	r := newRig(t, rigOptions{up: func(context.Context) (leg, error) {
+	r := newRig(t, rigOptions{up: func(context.Context) (*link, error) {
 		calls.Add(1)
-		return leg{}, refusal
+		return nil, refusal
 	}})
 	if ok, _, err := r.client.SendRequest(keepAliveRequest, true, nil); ok || err != nil || calls.Load() != 0 {
 		t.Errorf("keepalive: %v, %v, %d calls", ok, err, calls.Load())
@@ -47,10 +47,10 @@ func TestTheMachineIsAskedForOnceAndOnlyWhenNeeded(t *testing.T) {
 
 func TestClientLeavesWhileTheMachineIsBeingReached(t *testing.T) {
 	entered := make(chan struct{})
-	r := newRig(t, rigOptions{up: func(ctx context.Context) (leg, error) {
+	r := newRig(t, rigOptions{up: func(ctx context.Context) (*link, error) {
 		close(entered)
 		<-ctx.Done()
-		return leg{}, ctx.Err()
+		return nil, ctx.Err()
 	}})
 	go func() { _, _, _ = r.client.OpenChannel("session", nil) }()
 	receive(t, entered, "the call")
@@ -155,7 +155,9 @@ func TestSessionOpenedBeforeThePromiseIsLetIn(t *testing.T) {
 		reqs <- &ssh.Request{Type: noMoreSessions}
 		close(chans)
 		close(reqs)
-		b.dispatch(leg{chans: chans, reqs: reqs}, fromClient, nil, func(*ssh.Request) {})
+		in := b.intakeOf(leg{chans: chans, reqs: reqs}, nil, &b.tasks)
+		in.asked.handle = func(*ssh.Request) {}
+		in.dispatch()
 		if open.reason != ssh.ResourceShortage || !b.noMoreSessions {
 			t.Fatalf("refused with %v, promise kept %v", open.reason, b.noMoreSessions)
 		}
@@ -178,13 +180,15 @@ func TestOpensWaitForTheRequestsBeforeThem(t *testing.T) {
 			close(chans)
 			close(reqs)
 			answered := 0
-			b.dispatch(leg{chans: chans, reqs: reqs}, fromClient, nil, func(*ssh.Request) {
+			in := b.intakeOf(leg{chans: chans, reqs: reqs}, nil, &b.tasks)
+			in.asked.handle = func(*ssh.Request) {
 				time.Sleep(time.Second)
 				if open.reason != 0 {
 					t.Errorf("opened after %d of the two requests before it", answered)
 				}
 				answered++
-			})
+			}
+			in.dispatch()
 			b.tasks.Wait()
 			if answered != 2 || open.reason != ssh.UnknownChannelType {
 				t.Errorf("%d answered, refused with %v", answered, open.reason)

@@ -27,6 +27,12 @@ type ConsoleReader interface {
 	ConsoleOutput(ctx context.Context, role authz.Role, on *authz.Instance) (string, error)
 }
 
+// RoleChecker is an add-on to Cloud: whether a person's role is still to be had, asked before a session that was opened earlier serves again.
+type RoleChecker interface {
+	// CheckRole makes sure of credentials of role for on: those that are held and have not expired, or new ones from STS.
+	CheckRole(ctx context.Context, role authz.Role, on *authz.Instance) error
+}
+
 // Lister is an add-on to Cloud: what there is to reach.
 type Lister interface {
 	// List gives the machines of all configured accounts and regions, sorted by name.

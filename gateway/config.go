@@ -39,6 +39,9 @@ type Config struct {
 	// CutExpired ends connections when the key or certificate of their login expires. Off, as in sshd, the validity counts at login only, and certificates
 	// of a few minutes do for sessions of a day. Revocation cuts in either case, with Reload.
 	CutExpired bool
+	// KeepWarm is how long a session on a machine, logged in, waits for the same person's next connection to the same machine as the same user after the client
+	// has gone. Inspected jumps and direct logins only. 0: it does not wait.
+	KeepWarm time.Duration
 	// ProgressAfter is how long a session waits for its machine before it is told so on stderr. Default: 2 s.
 	ProgressAfter time.Duration
 	// UserCA signs certificates for logins to machines that trust it, where Instance Connect does not lead in and policy permits certificate-login. Default: none.

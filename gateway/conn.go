@@ -275,7 +275,7 @@ func rejection(err error) ssh.RejectionReason {
 
 // cutCause is why a connection was cut, or err where it was not.
 func cutCause(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, errClientLeft) {
 		return cause
 	}
 	return err

@@ -76,8 +76,12 @@ func (v *visit) join(client leg, up *upstream) error {
 	r := v.current()
 	limits := v.conn.srv.cfg.Limits
 	ships := &fleet{visit: v, first: up}
+	var keep func(*link)
+	if v.conn.srv.cfg.KeepWarm > 0 {
+		keep = v.keep
+	}
 	err := runBridge(v.ctx, client, ships.next, bridgeConfig{
-		attend: v.attend,
+		attend: v.attend, keep: keep,
 		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice, eager: true,
 		limits: bridgeLimits{
 			keepalive: limits.Keepalive, channels: limits.ChannelsPerConnection,

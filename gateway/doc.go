@@ -11,8 +11,10 @@
 //	    relay      passthrough and other ports: bytes only                                relay.go
 //	  no machine   help, ls, whoami, sessions; or a machine chosen from a list            notarget.go foyer.go picker.go
 //	visit          one person's stay on one machine: the policy's yes, the audit, the end visit.go
-//	upstream       StartSession, key push, the machine's own sshd                         upstream.go
-//	fleet          further connections for the same stay, within limits                   fleet.go laneseats.go
+//	upstream       StartSession, key push, the machine's own sshd                         upstream.go pushed.go
+//	link           the connection that comes of it, held by one bridge at a time          link.go
+//	warm           links whose client has gone, for the same person's next connection     warm.go
+//	fleet          further links for the same stay, within limits                         fleet.go laneseats.go
 //	bridge         channel by channel between the two                                     bridge.go
 //	lanes          which connection carries which channel                                 bridge_lane.go bridge_place.go bridge_move.go
 //

@@ -1,11 +1,9 @@
 package gateway
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -106,39 +104,6 @@ func TestASessionThatTheServiceEndsTakesOneLane(t *testing.T) {
 	}
 	if out, _, _ := run(t, client, "whoami"); out != "ec2-user\n" {
 		t.Errorf("whoami: %q", out)
-	}
-}
-
-func TestAKeyIsPushedAgainWhenItIsOld(t *testing.T) {
-	p := newPushedKey()
-	pushes := 0
-	push := func(user string) {
-		t.Helper()
-		if err := p.push(t.Context(), authz.Role{ARN: worldRole}, user, func() error { pushes++; return nil }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	push("ec2-user")
-	push("ec2-user")
-	if pushes != 1 {
-		t.Errorf("%d pushes of a fresh key", pushes)
-	}
-	push("root") // somebody else has not seen it
-	if pushes != 2 {
-		t.Errorf("%d pushes for two users", pushes)
-	}
-	p.until = time.Now()
-	push("root")
-	if pushes != 3 {
-		t.Errorf("%d pushes after the first was too old", pushes)
-	}
-	failed := errors.New("throttled")
-	if err := p.push(t.Context(), authz.Role{}, "root", func() error { return failed }); !errors.Is(err, failed) {
-		t.Errorf("a push that failed: %v", err)
-	}
-	push("root")
-	if pushes != 4 {
-		t.Error("a push that failed counted")
 	}
 }
 

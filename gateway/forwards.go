@@ -150,6 +150,9 @@ func (b *bridge) startForward(req *ssh.Request) {
 		b.refuseGlobal(req, err)
 		return
 	}
+	b.mu.Lock()
+	b.listened = true
+	b.mu.Unlock()
 	via, err := b.listenOn()
 	if err != nil {
 		b.refuseGlobal(req, err)

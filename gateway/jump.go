@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -25,8 +26,8 @@ func (c *conn) jumps(client leg, p *proof) error {
 		c.serveChannel(client.conn, channel, p)
 	}
 	stop()
-	cut := cutCause(c.ctx, nil) // a client that leaves, leaves in good order
-	c.cancel(nil)
+	cut := cutCause(c.ctx, nil)                           // a client that leaves, leaves in good order
+	c.cancel(fmt.Errorf("%w: %w", errClientLeft, io.EOF)) // also from the machines inside, whichever end is noticed first
 	c.tasks.Wait()
 	return cut
 }

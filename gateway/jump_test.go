@@ -37,7 +37,7 @@ func TestJumpReachesTheMachineAsTheUserOfTheInnerLogin(t *testing.T) {
 			t.Errorf("a call was made as %+v", role)
 		}
 	}
-	if len(w.cloud.pushed) != 2 || w.cloud.pushed[0] != "ec2-user@"+worldInstance {
+	if len(w.cloud.pushed) != 1 || w.cloud.pushed[0] != "ec2-user@"+worldInstance { // within a minute the machine knows the key already
 		t.Errorf("keys were pushed for %v", w.cloud.pushed)
 	}
 	if w.machine.offered != 2 { // x/crypto caches the answer to the query: one callback for each login

@@ -36,7 +36,7 @@ func newLanesRig(t *testing.T, most int, change func(*bridgeLimits)) *lanesRig {
 	t.Helper()
 	l := &lanesRig{most: most}
 	l.rig = newRig(t, rigOptions{
-		up: func(ctx context.Context) (leg, error) { return l.connect(ctx, t) },
+		up: func(ctx context.Context) (*link, error) { return l.connect(ctx, t) },
 		config: func(c *bridgeConfig) {
 			c.limits.lanes = 8
 			c.limits.laneWait = 20 * time.Second // a machine that is busy with other tests is no reason to share
@@ -49,7 +49,7 @@ func newLanesRig(t *testing.T, most int, change func(*bridgeLimits)) *lanesRig {
 	return l
 }
 
-func (l *lanesRig) connect(ctx context.Context, t *testing.T) (leg, error) {
+func (l *lanesRig) connect(ctx context.Context, t *testing.T) (*link, error) {
 	l.mu.Lock()
 	refuse, slow := l.refuse, l.slow
 	l.mu.Unlock()
@@ -57,11 +57,11 @@ func (l *lanesRig) connect(ctx context.Context, t *testing.T) (leg, error) {
 		select {
 		case <-slow:
 		case <-ctx.Done():
-			return leg{}, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 	if refuse != nil {
-		return leg{}, refuse
+		return nil, refuse
 	}
 	l.mu.Lock()
 	at := len(l.targets)

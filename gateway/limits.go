@@ -40,6 +40,8 @@ type Limits struct {
 	LanesPerMachine int // 32
 	// LaneIdle is how long a lane that carries nothing stays open, if it is not the only one.
 	LaneIdle time.Duration // 60 s
+	// WarmLinks bounds the sessions that wait for their person's next connection (Config.KeepWarm). Each counts among the lanes of its person and machine, too.
+	WarmLinks int // 256
 	// ResolveTimeout bounds finding a machine by its name.
 	ResolveTimeout time.Duration // 15 s
 	// ConnectTimeout bounds opening the Session Manager session, and then again logging in to the machine.
@@ -72,6 +74,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.LanesPerPerson, 32)
 	fill(&l.LanesPerMachine, 32)
 	fill(&l.LaneIdle, 60*time.Second)
+	fill(&l.WarmLinks, 256)
 	fill(&l.ResolveTimeout, 15*time.Second)
 	fill(&l.ConnectTimeout, 60*time.Second)
 	fill(&l.BannerTimeout, 12*time.Second)

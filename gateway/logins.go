@@ -20,7 +20,6 @@ type logins struct {
 	up        *upstream
 	ctx       context.Context // of the handshake; the library's callback carries none
 	route     route
-	key       ssh.Signer // of the stay
 	sessionID string
 	pushed    *pushing // nil where Instance Connect is not among the ways
 
@@ -58,11 +57,11 @@ func (o offer) describe(e *Event) {
 }
 
 // newLogins chooses the ways for a machine and begins what takes time. r has the OS user.
-func (u *upstream) newLogins(ctx context.Context, r route, key ssh.Signer, sessionID string) *logins {
-	l := &logins{up: u, ctx: ctx, route: r, key: key, sessionID: sessionID}
+func (u *upstream) newLogins(ctx context.Context, r route, sessionID string) *logins {
+	l := &logins{up: u, ctx: ctx, route: r, sessionID: sessionID}
 	l.left, l.absent = u.visit.ways()
 	if slices.Contains(l.left, authz.LoginInstanceConnect) {
-		l.pushed = u.push(ctx, r, key)
+		l.pushed = u.push(ctx, r)
 	}
 	return l
 }
@@ -144,11 +143,11 @@ func (l *logins) begin(way authz.Login) error {
 
 // byInstanceConnect offers exactly one key: for each, the machine's helper takes seconds, and each counts against MaxAuthTries.
 func (l *logins) byInstanceConnect() error {
-	err := l.pushed.wait(l.ctx)
+	key, err := l.pushed.wait(l.ctx)
 	var refusal *authz.Refusal
 	switch {
 	case err == nil:
-		l.tries("a key pushed by EC2 Instance Connect", l.key)
+		l.tries("a key pushed by EC2 Instance Connect", key)
 		return nil
 	case errors.As(err, &refusal) && (refusal.Reason == authz.ReasonUnsupportedTarget || refusal.Reason == authz.ReasonKeyRefused):
 		l.miss(orElse(refusal.Detail, "EC2 Instance Connect does not serve this machine"), err)
@@ -165,7 +164,11 @@ func (l *logins) byCertificate() error {
 	}
 	id := l.route.identity
 	keyID := fmt.Sprintf("%s session %s ref %s", id.Person, l.sessionID, l.up.visit.ref)
-	signer, cert, err := l.up.srv.cfg.UserCA.certify(l.key, l.route.osUser, printable(keyID, auditTextLimit), id.Grants, time.Now())
+	key, err := ephemeralKey()
+	if err != nil {
+		return err
+	}
+	signer, cert, err := l.up.srv.cfg.UserCA.certify(key, l.route.osUser, printable(keyID, auditTextLimit), id.Grants, time.Now())
 	if err != nil {
 		return err
 	}
@@ -222,48 +225,4 @@ func (l *logins) refusal(cause error) error {
 		return l.cause
 	}
 	return &authz.Refusal{Reason: authz.ReasonUnsupportedTarget, Subject: l.route.named, Detail: strings.Join(all, "; "), Cause: errors.Join(cause, l.cause)}
-}
-
-// pushing is a key push under way.
-type pushing struct {
-	done chan struct{}
-	err  error // valid once done is closed
-}
-
-func (p *pushing) wait(ctx context.Context) error {
-	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// failed is the error of a push that is over; nil for one that went well or is still under way.
-func (p *pushing) failed() error {
-	select {
-	case <-p.done:
-		return p.err
-	default:
-		return nil
-	}
-}
-
-// push lets the key in for a minute, beside everything else, unless it is in already.
-func (u *upstream) push(ctx context.Context, r route, key ssh.Signer) *pushing {
-	p := &pushing{done: make(chan struct{})}
-	u.tasks.Go(func() {
-		defer close(p.done)
-		defer logPanic(u.visit.log, "key push")
-		p.err = errors.New("the key push did not finish") // unless it does
-		err := u.visit.key.push(ctx, r.role, r.osUser, func() error {
-			return u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key.PublicKey())
-		})
-		if err != nil {
-			p.err = fmt.Errorf("push a key for %s to %s: %w", r.osUser, r.target.ID, err)
-			return
-		}
-		p.err = nil
-	})
-	return p
 }

@@ -65,8 +65,7 @@ func portError(ctx context.Context, r route, err error) error {
 // ended the reading.
 type carrier struct {
 	net.Conn
-	onLost func(error) // hears of the first read error while live; it must not block
-	live   atomic.Bool
+	live atomic.Bool // logged in: what is read from now on is not looked at
 
 	mu     sync.Mutex
 	first  *time.Timer // runs while nothing has been heard
@@ -89,19 +88,15 @@ func (c *carrier) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	c.mu.Lock()
-	first := err != nil && c.lost == nil && !c.closed
+	defer c.mu.Unlock()
 	if n > 0 || err != nil {
 		c.some = c.some || n > 0
 		if c.first != nil {
 			c.first.Stop()
 		}
 	}
-	if first {
+	if err != nil && c.lost == nil && !c.closed {
 		c.lost = err
-	}
-	c.mu.Unlock()
-	if first && c.live.Load() && c.onLost != nil {
-		c.onLost(err)
 	}
 	return n, err
 }

@@ -101,29 +101,42 @@ func (b *bridge) enqueue(q *requestQueue, req *ssh.Request) {
 
 // intake is what one leg opens and asks.
 type intake struct {
+	leg
 	bridge *bridge
 	from   side
-	via    *lane         // nil for the client's
-	asked  *requestQueue // its global requests
+	via    *lane           // nil for the client's
+	asked  *requestQueue   // its global requests
+	stop   <-chan struct{} // when closed, somebody else serves the leg from now on; nil: never
 }
 
-// dispatch takes in what one leg opens and asks, until the leg ends. It never waits for anybody. One goroutine serves both streams, because their order counts:
-// a server handles an open after the requests before it, so that `ssh -R …` with ExitOnForwardFailure ends before its command has run. And no-more-sessions
-// counts from where it stands.
-func (b *bridge) dispatch(l leg, from side, via *lane, handle func(*ssh.Request)) {
-	in := &intake{bridge: b, from: from, via: via, asked: b.newQueue(handle)}
+// intakeOf is what the client opens and asks, where via is nil, or the machine on a lane. What it starts is one of group.
+func (b *bridge) intakeOf(l leg, via *lane, group *sync.WaitGroup) *intake {
+	in := &intake{leg: l, bridge: b, from: fromClient, asked: b.newQueue(b.globalFromClient)}
+	if via != nil {
+		in.from, in.via, in.stop, in.asked = fromTarget, via, via.lent, b.newQueue(b.globalFromTarget)
+	}
+	in.asked.spawn = func(task func()) { b.spawnIn(group, task) }
+	return in
+}
+
+// dispatch takes in what one leg opens and asks, until the leg ends or is somebody else's to serve. It never waits for anybody. One goroutine serves both streams,
+// because their order counts: a server handles an open after the requests before it, so that `ssh -R …` with ExitOnForwardFailure ends before its command has
+// run. And no-more-sessions counts from where it stands.
+func (in *intake) dispatch() {
 	defer in.asked.settle()
-	chans, reqs := l.chans, l.reqs
+	chans, reqs := in.chans, in.reqs
 	for chans != nil || reqs != nil {
 		select {
+		case <-in.stop:
+			return
 		case nc, ok := <-chans:
 			if !ok {
 				chans = nil
 				continue
 			}
-			b.sign(via)
+			in.bridge.sign(in.via)
 			promised := in.catchUp(reqs)
-			b.admit(nc, from, via, in.asked.pending())
+			in.bridge.admit(nc, in.from, in.via, in.asked.pending())
 			if promised {
 				in.closeDoor(chans)
 			}

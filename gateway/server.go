@@ -23,7 +23,9 @@ type Server struct {
 	startups *startups
 	seats    *seats
 	lanes    *laneSeats
-	dropped  atomic.Int64                 // connections for which startups had no room
+	dropped  atomic.Int64 // connections for which startups had no room
+	warm     *warmLinks
+	pushed   *pushedKeys
 	beside   *lru.Cache[string, struct{}] // fingerprints of unknown keys that were offered by clients who then proved a good one
 
 	cut context.CancelCauseFunc // ends every connection at once
@@ -65,7 +67,11 @@ func New(cfg Config) (*Server, error) {
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 	}
+	s.warm = newWarmLinks(cfg.Limits.WarmLinks, s.lanes, cfg.Log)
 	var err error
+	if s.pushed, err = newPushedKeys(); err != nil {
+		return nil, err
+	}
 	if s.beside, err = lru.New[string, struct{}](besideKept); err != nil {
 		return nil, err
 	}
@@ -93,6 +99,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	err := s.acceptLoop(ln)
 	s.running.Wait()
+	s.warm.wait()
 	return err
 }
 
@@ -157,7 +164,7 @@ func (s *Server) welcome(raw net.Conn) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.beginDrain()
 	ended := make(chan struct{})
-	go func() { s.running.Wait(); close(ended) }()
+	go func() { s.running.Wait(); s.warm.wait(); close(ended) }()
 	select {
 	case <-ended:
 		s.cut(errShuttingDown)
@@ -170,10 +177,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // Reload replaces people and policy. Connections of people who are no longer known, and stays on machines of which something that was allowed is no longer
-// allowed, are cut. The others go on and are judged by the new rules from now on.
+// allowed, are cut. The others go on and are judged by the new rules from now on. Sessions that wait for a next connection are ended.
 func (s *Server) Reload(directory Directory, policy Policy) {
 	now := &rules{directory, policy}
 	s.rules.Store(now)
+	s.warm.drop()
+	s.pushed.forget()
 	for _, c := range s.connections() {
 		c.recheck(now)
 	}
@@ -214,6 +223,7 @@ func (s *Server) beginDrain() {
 		_ = ln.Close()
 	}
 	s.mu.Unlock()
+	s.warm.close()
 	for _, c := range s.connections() {
 		c.drain()
 	}

@@ -249,7 +249,7 @@ type fakeCloud struct {
 	sessions  map[string]int
 	next      int
 
-	refuse map[string]error // by call: resolve, push, start, dial
+	refuse map[string]error // by call: resolve, push, start, dial, role
 	before func(call string)
 	port   func(port int) (net.Conn, error) // instead of the machine's sshd
 	text   string                           // console
@@ -305,6 +305,13 @@ func (f *fakeCloud) StartPort(ctx context.Context, role authz.Role, _ *authz.Ins
 	id := fmt.Sprintf("%s-%016x", role.SessionName, f.next)
 	f.sessions[id] = port
 	return ssmproto.Grant{SessionID: id, StreamURL: "wss://" + strconv.Itoa(port)}, nil
+}
+
+// CheckRole makes the cloud a RoleChecker.
+func (f *fakeCloud) CheckRole(context.Context, authz.Role, *authz.Instance) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refuse["role"]
 }
 
 func (f *fakeCloud) ConsoleOutput(context.Context, authz.Role, *authz.Instance) (string, error) {

@@ -1,16 +1,14 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -19,30 +17,38 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// upstream is one SSH connection of the gateway's own to the sshd of a machine, through a Session Manager session. It is made for one stay and never shared:
-// agent, X11 and remote forwards belong to one connection. A stay may have several: see fleet.
+// upstream is the way to one link for one stay: from the moment that policy has said yes to the login, or to the refusal.
 //
 // What can be done at the same time is: openUpstream begins StartSession as soon as policy has said yes, while the person still logs in; login, when the OS
-// user is known, begins the key push, which meanwhile runs beside key exchange. Only the authentication waits for it.
+// user is known, begins the key push, which meanwhile runs beside key exchange. Only the authentication waits for it. Where a warm link may serve, nothing is
+// begun before the OS user is known: see reuse.
 type upstream struct {
 	srv    *Server
 	visit  *visit
 	route  route // as of openUpstream; login adds the OS user
 	cancel context.CancelCauseFunc
+	fresh  bool // a link that exists already will not do
 
 	osUser chan string   // holds the OS user from login on
-	over   chan struct{} // closed when leg or err is set
-	leg    leg
+	over   chan struct{} // closed when link or err is set
+	link   *link
 	err    error
+	taken  bool // the link has a holder
 
 	tasks  sync.WaitGroup
 	banner *banner
-	fate   atomic.Pointer[authz.Refusal] // what Session Manager ended the session for
 }
 
-// openUpstream begins to open a session to the machine. close must follow.
-func openUpstream(v *visit) *upstream {
-	u := &upstream{srv: v.conn.srv, visit: v, route: v.current(), osUser: make(chan string, 1), over: make(chan struct{}), banner: newBanner()}
+// openUpstream begins to open a link to the machine, or to find one that waits for the person. close must follow.
+func openUpstream(v *visit) *upstream { return beginUpstream(v, false) }
+
+// openFurther begins to open another link, beside the first of the stay. close must follow.
+func openFurther(v *visit) *upstream { return beginUpstream(v, true) }
+
+func beginUpstream(v *visit, fresh bool) *upstream {
+	u := &upstream{
+		srv: v.conn.srv, visit: v, route: v.current(), fresh: fresh, osUser: make(chan string, 1), over: make(chan struct{}), banner: newBanner(),
+	}
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	u.cancel = cancel
 	u.tasks.Go(func() {
@@ -53,7 +59,7 @@ func openUpstream(v *visit) *upstream {
 				v.log.Error("panic", "during", "upstream", "panic", fmt.Sprint(fault), "stack", stack())
 			}
 		}()
-		u.leg, u.err = u.open(ctx)
+		u.link, u.err = u.open(ctx)
 		if u.err != nil {
 			e := v.event(EventUpstreamFailed)
 			withCause(&e, u.err)
@@ -66,114 +72,95 @@ func openUpstream(v *visit) *upstream {
 // login tells the OS user. It must be called once, when the person has proven who they are on this login.
 func (u *upstream) login(osUser string) { u.osUser <- osUser }
 
-// wait gives the connection, or why there is none. It is what the bridge calls at first need.
-func (u *upstream) wait(ctx context.Context) (leg, error) {
+// awaitUser gives the OS user when login has told it.
+func (u *upstream) awaitUser(ctx context.Context) (string, error) {
+	select {
+	case osUser := <-u.osUser:
+		u.osUser <- osUser // for whoever asks again
+		return osUser, nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// take gives the link, or why there is none. It is what the bridge calls at first need. The link is the caller's from then on.
+func (u *upstream) take(ctx context.Context) (*link, error) {
 	select {
 	case <-u.over:
-		return u.leg, u.err
+		u.taken = u.err == nil
+		return u.link, u.err
 	case <-ctx.Done():
-		return leg{}, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
-// close ends the connection or the attempt, politely towards AWS, and waits for both.
+// close ends the attempt, and a link that nobody has taken, politely towards AWS, and waits for both.
 func (u *upstream) close() {
-	u.end()
-	if u.err == nil {
-		// Nobody may have taken the leg over; its streams must be emptied for the library's loops to end.
-		discardLeg(u.leg)
-	}
-}
-
-// end is close for a connection whose streams somebody serves.
-func (u *upstream) end() {
 	u.cancel(io.ErrClosedPipe)
 	u.tasks.Wait()
-	if u.err == nil {
-		_ = u.leg.conn.Close()
+	if u.err == nil && !u.taken {
+		u.link.discard()
 	}
 }
 
 // notice is what the machine's sshd said before login and could not be shown then, for stderr of the first session.
 func (u *upstream) notice() string { return printableLines(u.banner.take()) }
 
-// open does the three steps: session, OS user, SSH. A machine that showed a key of another type than those just learned gets a second try, in which a type
-// that is known is negotiated.
-func (u *upstream) open(ctx context.Context) (leg, error) {
-	key, err := u.visit.key.key()
-	if err != nil {
-		return leg{}, err
+// open does the three steps: session, OS user, SSH; or finds that a warm link spares them. A machine that showed a key of another type than those just learned
+// gets a second try, in which a type that is known is negotiated.
+func (u *upstream) open(ctx context.Context) (*link, error) {
+	if !u.fresh && u.srv.warm.promising(u.route.identity.Person, u.route.target.Place()) {
+		if _, err := u.awaitUser(ctx); err != nil {
+			return nil, err
+		}
+		if warm := u.reuse(ctx); warm != nil {
+			return warm, nil
+		}
 	}
-	up, err := u.attempt(ctx, key)
+	up, err := u.attempt(ctx)
 	if errors.Is(err, hostkeys.ErrOtherKeyType) {
 		u.visit.log.Info("trying again for a host key of a known type", "error", err)
-		up, err = u.attempt(ctx, key)
+		up, err = u.attempt(ctx)
 	}
 	return up, err
 }
 
 // attempt opens a session and logs in over it.
-func (u *upstream) attempt(ctx context.Context, key ssh.Signer) (leg, error) {
+func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
 	if err != nil {
-		return leg{}, err
+		return nil, err
 	}
-	c := &carrier{Conn: port, onLost: u.lost}
-	var osUser string
-	select {
-	case osUser = <-u.osUser:
-		u.osUser <- osUser // for a second attempt
-	case <-ctx.Done():
-		c.abandon()
-		return leg{}, context.Cause(ctx)
-	}
-	up, seen, err := u.handshake(ctx, c, sessionID, key, osUser)
+	c := &carrier{Conn: port}
+	osUser, err := u.awaitUser(ctx)
 	if err != nil {
 		c.abandon()
-		return leg{}, err
+		return nil, err
+	}
+	up, facts, err := u.handshake(ctx, c, sessionID, osUser)
+	if err != nil {
+		c.abandon()
+		return nil, err
 	}
 	c.live.Store(true)
-	u.visit.settleWay(seen.offer.way)
-	e := u.visit.event(EventUpstreamOpened)
-	e.SessionID, e.HostKey, e.HostKeyHow = sessionID, seen.hostKey, seen.how
-	seen.offer.describe(&e)
-	u.srv.record(e)
-	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "by", seen.offer.way, "host_key", seen.hostKey, "host_key_how", seen.how)
-	up.conn = &fatedConn{up.conn, u}
-	return up, nil
+	u.visit.settleWay(facts.offer.way)
+	facts.sessionID, facts.banner = sessionID, u.banner.whole()
+	made := newLink(up, facts, c.endOf(u.route.named))
+	u.srv.record(u.linkEvent(EventUpstreamOpened, made))
+	u.visit.log.Info("logged in to the machine", "session", sessionID, "os_user", osUser, "by", facts.offer.way, "host_key", made.hostKeyID(), "host_key_how", facts.how)
+	return made, nil
 }
 
-// lost notes why Session Manager ended the session under a live connection, so that the person's sessions are told.
-func (u *upstream) lost(err error) {
-	var ended *ssmproto.SessionEndedError
-	if errors.As(err, &ended) {
-		u.fate.Store(&authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: u.route.named, Detail: ended.Output, Cause: err})
-	}
-}
-
-// fatedConn is a connection to a machine that knows more about its end than that bytes stopped coming.
-type fatedConn struct {
-	ssh.Conn
-	up *upstream
-}
-
-// Wait implements ssh.Conn. The error is an *authz.Refusal, so that a person is told of a lost connection in words.
-func (c *fatedConn) Wait() error {
-	err := c.Conn.Wait()
-	if fate := c.up.fate.Load(); fate != nil {
-		return fate
-	}
-	return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: c.up.route.named, Detail: "the connection to the machine was lost", Cause: err}
-}
-
-// shown is what the machine showed of itself, and what it let us in by.
-type shown struct {
-	hostKey, how string
-	offer        offer
+// linkEvent begins an event about a link.
+func (u *upstream) linkEvent(what string, l *link) Event {
+	e := u.visit.event(what)
+	e.SessionID, e.HostKey, e.HostKeyHow = l.facts.sessionID, l.hostKeyID(), l.facts.how
+	l.facts.offer.describe(&e)
+	return e
 }
 
 // handshake logs in to the machine's sshd over c as osUser.
-func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID string, key ssh.Signer, osUser string) (leg, shown, error) {
+func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID, osUser string) (leg, linkFacts, error) {
 	limits := u.srv.cfg.Limits
 	r := u.route.withUser(osUser)
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
@@ -184,35 +171,42 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID string, 
 	stop := context.AfterFunc(ctx, c.abandon)
 	defer stop()
 
-	logins := u.newLogins(ctx, r, key, sessionID)
-	var seen shown
+	logins := u.newLogins(ctx, r, sessionID)
+	var facts linkFacts
 	config := u.clientConfig(r)
 	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
-		fingerprint := ssh.FingerprintSHA256(hostKey)
-		if seen.hostKey != "" { // new session keys in the middle of the connection, when ctx is long over
-			return sameHostKey(seen.hostKey, fingerprint)
+		if facts.hostKey != nil { // new session keys in the middle of the connection, when ctx is long over
+			return sameHostKey(facts.hostKey, hostKey)
 		}
-		seen.hostKey = fingerprint
-		seen.how, err = u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
+		facts.hostKey = hostKey
+		facts.how, err = u.believe(ctx, r, hostKey)
 		return err
 	}
 	config.AuthCallback = logins.next
 	conn, chans, reqs, err := ssh.NewClientConn(c, net.JoinHostPort(r.target.ID, strconv.Itoa(r.port)), config)
 	switch {
 	case err == nil && stop():
-		seen.offer = logins.offer
-		return leg{conn: conn, chans: chans, reqs: reqs}, seen, nil
+		facts.offer = logins.offer
+		return leg{conn: conn, chans: chans, reqs: reqs}, facts, nil
 	case err == nil:
 		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
-		return leg{}, seen, context.Cause(ctx)
+		return leg{}, facts, context.Cause(ctx)
 	}
-	return leg{}, seen, u.classify(ctx, c, r, err, logins)
+	if err = u.classify(ctx, c, r, err, logins); reasonOf(err) == authz.ReasonKeyRefused {
+		u.srv.pushed.drop(r.pushedFor()) // whatever the machine knows, it is not this key
+	}
+	return leg{}, facts, err
+}
+
+// believe asks whether the machine may show this host key.
+func (u *upstream) believe(ctx context.Context, r route, hostKey ssh.PublicKey) (how string, err error) {
+	return u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
 }
 
 // sameHostKey refuses a machine that shows another key when session keys are renewed: whom we logged in to is who we talk to.
-func sameHostKey(before, now string) error {
-	if now != before {
-		return fmt.Errorf("the machine showed host key %s at the login and %s afterwards", before, now)
+func sameHostKey(before, now ssh.PublicKey) error {
+	if !bytes.Equal(before.Marshal(), now.Marshal()) {
+		return fmt.Errorf("the machine showed host key %s at the login and %s afterwards", ssh.FingerprintSHA256(before), ssh.FingerprintSHA256(now))
 	}
 	return nil
 }
@@ -276,15 +270,6 @@ func (u *upstream) console(r route) func(context.Context) (string, error) {
 		return nil
 	}
 	return func(ctx context.Context) (string, error) { return reader.ConsoleOutput(ctx, r.role, r.target) }
-}
-
-// ephemeralKey makes the key for the logins of one stay. It lives in memory only. Ed25519, because the machine's side takes nothing else but RSA.
-func ephemeralKey() (ssh.Signer, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return ssh.NewSignerFromSigner(private)
 }
 
 // discardLeg serves the streams of a connection that nobody uses until they end.

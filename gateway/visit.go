@@ -26,10 +26,10 @@ type visit struct {
 	began  time.Time
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	key    *pushedKey // for the logins to the machine
-	tally  tally      // what it carries
-	herald herald     // what the person is told while they wait
+	tally  tally  // what it carries
+	herald herald // what the person is told while they wait
 	agent  *agentOffer
+	epoch  int // of warmLinks, when it began
 
 	mu      sync.Mutex
 	way     authz.Login // by which the first lane has logged in
@@ -51,7 +51,7 @@ const asksKept = 1024
 
 // newVisit registers a stay. end must follow.
 func (c *conn) newVisit(r route, mode, ref string) *visit {
-	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), key: newPushedKey(), agent: newAgentOffer(), route: r, allowed: map[granted]struct{}{}}
+	v := &visit{conn: c, ref: ref, mode: mode, began: time.Now(), agent: newAgentOffer(), epoch: c.srv.warm.now(), route: r, allowed: map[granted]struct{}{}}
 	v.log = c.log.With("ref", ref, "target", r.named, "instance", r.target.Place())
 	v.ctx, v.cancel = context.WithCancelCause(withHerald(c.ctx, &v.herald))
 	v.shorten(r.obligations.MaxSession)
@@ -154,6 +154,13 @@ func (v *visit) shorten(limit time.Duration) {
 		v.expiry.Stop()
 	}
 	v.until, v.expiry = until, time.AfterFunc(time.Until(until), func() { v.cancel(over) })
+}
+
+// over is when the stay ends at the latest; zero: no limit.
+func (v *visit) over() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.until
 }
 
 // recheck judges the stay again by new rules and cuts it where something that was allowed no longer is.

@@ -77,7 +77,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
 		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
 		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, AccountAliases: map[string]string{}, Log: a.log,
-		DialPort: a.dialPort, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
+		DialPort: a.dialPort, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent, KeepWarm: a.cfg.Session.keepWarm(),
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias
@@ -109,7 +109,7 @@ func gatewayLimits(l limitsConfig) gateway.Limits {
 		LoginGrace: l.LoginGrace.Duration, AuthTries: l.AuthTries, Connections: l.MaxConnections, ConnectionsPerPerson: l.MaxPerPerson,
 		MachinesPerConnection: l.MaxMachines, ChannelsPerConnection: l.MaxChannels,
 		LanesPerConnection: l.MaxLanes, LanesPerFile: l.MaxLanesPerFile, LanesPerPerson: l.MaxLanesPerPerson, LanesPerMachine: l.MaxLanesPerMachine,
-		LaneIdle: l.LaneIdle.Duration, ConnectTimeout: l.ConnectTimeout.Duration,
+		WarmLinks: l.MaxWarm, LaneIdle: l.LaneIdle.Duration, ConnectTimeout: l.ConnectTimeout.Duration,
 		Keepalive: l.Keepalive.Duration, KeepaliveCount: l.KeepaliveCount,
 	}
 }
@@ -120,7 +120,8 @@ func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
 		OnWait: tellWait,
 		Region: cfg.AWS.Region, Regions: cfg.AWS.Regions, Profile: cfg.AWS.Profile, Aliases: cfg.Aliases, WholeRole: cfg.AWS.WholeRole,
 		UseFIPS: cfg.AWS.FIPS, UseDualStack: cfg.AWS.DualStack,
-		StartRate: awscloud.Rate{PerSecond: cfg.AWS.StartRate, Burst: cfg.AWS.StartBurst}, MaxQueue: cfg.AWS.MaxQueue.Duration, Logger: log,
+		StartRate: awscloud.Rate{PerSecond: cfg.AWS.StartRate, Burst: cfg.AWS.StartBurst},
+		PushRate:  awscloud.Rate{PerSecond: cfg.AWS.PushRate, Burst: cfg.AWS.PushBurst}, MaxQueue: cfg.AWS.MaxQueue.Duration, Logger: log,
 	}
 	if cfg.AWS.DNSTXT {
 		wanted.LookupTXT = net.DefaultResolver.LookupTXT

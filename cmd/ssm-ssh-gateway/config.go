@@ -50,6 +50,8 @@ type awsConfig struct {
 	WholeRole   bool     `toml:"whole_role"`
 	StartRate   float64  `toml:"start_sessions_per_second"`
 	StartBurst  int      `toml:"start_sessions_burst"`
+	PushRate    float64  `toml:"push_keys_per_second"`
+	PushBurst   int      `toml:"push_keys_burst"`
 	MaxQueue    duration `toml:"max_queue"`
 	DNSTXT      bool     `toml:"dns_txt"`
 	FIPS        bool     `toml:"fips"`
@@ -61,6 +63,21 @@ type sessionConfig struct {
 	MaxPayload  int      `toml:"max_payload"`
 	MessageRate int      `toml:"message_rate"`
 	ResumeFor   duration `toml:"resume_for"`
+	// KeepWarm has a default that is not zero, and a zero that means something.
+	KeepWarm *duration `toml:"keep_warm"`
+}
+
+// Bounds of session.keep_warm.
+const (
+	defaultKeepWarm = time.Minute
+	longestKeepWarm = 15 * time.Minute
+)
+
+func (s sessionConfig) keepWarm() time.Duration {
+	if s.KeepWarm == nil {
+		return defaultKeepWarm
+	}
+	return s.KeepWarm.Duration
 }
 
 // targetsConfig is how the instances' own host keys are believed, and how to log in where Instance Connect does not lead in.
@@ -82,6 +99,7 @@ type limitsConfig struct {
 	MaxLanesPerFile        int      `toml:"max_lanes_per_file"`
 	MaxLanesPerPerson      int      `toml:"max_lanes_per_person"`
 	MaxLanesPerMachine     int      `toml:"max_lanes_per_machine"`
+	MaxWarm                int      `toml:"max_warm_sessions"`
 	LaneIdle               duration `toml:"lane_idle"`
 	AuthTries              int      `toml:"auth_tries"`
 	LoginGrace             duration `toml:"login_grace"`

@@ -45,7 +45,7 @@ func runDemo(ctx context.Context, out io.Writer, command []string, embedded bool
 	}
 	// The lab outlives an interrupt: the command in the foreground gets the same signal and decides for itself.
 	labCtx := context.WithoutCancel(ctx)
-	started, err := lab.Start(labCtx, lab.Options{Embedded: embedded, Logger: slog.New(slog.DiscardHandler)})
+	started, err := lab.Start(labCtx, lab.Options{Embedded: embedded, KeepWarm: defaultKeepWarm, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return fmt.Errorf("starting the lab: %w", err)
 	}

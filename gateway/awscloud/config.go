@@ -159,8 +159,10 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.SessionDuration, time.Hour)
-	setDefault(&c.StartRate, Rate{PerSecond: 5, Burst: 20})
-	setDefault(&c.PushRate, Rate{PerSecond: 10, Burst: 20})
+	setDefault(&c.StartRate.PerSecond, 5)
+	setDefault(&c.StartRate.Burst, 20)
+	setDefault(&c.PushRate.PerSecond, 10)
+	setDefault(&c.PushRate.Burst, 20)
 	setDefault(&c.MaxQueue, 30*time.Second)
 	setDefault(&c.CallTimeout, 15*time.Second)
 	setDefault(&c.MaxAttempts, 6)

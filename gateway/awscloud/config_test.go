@@ -20,7 +20,7 @@ import (
 // TestFaults: everything that is wrong is told at once.
 func TestFaults(t *testing.T) {
 	_, err := New(t.Context(), Config{
-		Region: "Ireland", SessionDuration: time.Minute, StartRate: Rate{PerSecond: 5},
+		Region: "Ireland", SessionDuration: time.Minute, StartRate: Rate{PerSecond: 5, Burst: -1},
 		Accounts: []Account{
 			{ID: "1234"},
 			{ID: prodID, Alias: "my.prod", Regions: []string{"eu"}},
@@ -34,7 +34,7 @@ func TestFaults(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		`"Ireland" is not a region`, "session duration 1m0s", "burst 0", `"1234": the id`, `alias "my.prod"`, `"eu" is not a region`,
+		`"Ireland" is not a region`, "session duration 1m0s", "burst -1", `"1234": the id`, `alias "my.prod"`, `"eu" is not a region`,
 		`"` + prodID + `" is there twice`, `"eu-west-1" reads as a region`, `"no spaces please" is not the name of a document`, `"dev" is there twice`, `alias "a" leads to the alias "B"`,
 		`alias "c": bad_target_name`, `inventory role "` + prodRole + `" is not the ARN of a role in that account`,
 	} {

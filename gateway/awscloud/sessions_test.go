@@ -165,6 +165,26 @@ func TestForget(t *testing.T) {
 	}
 }
 
+func TestCheckRoleAsksAgainOnlyWhereNothingIsHeld(t *testing.T) {
+	server := world(t)
+	c := cloudIn(t, server, Config{})
+	web, alice := mustResolve(t, c, webID), person(prodRole, "alice", nil)
+	assumed := func() int { return len(callsOf(server, "AssumeRole")) }
+	before := assumed()
+	for range 2 {
+		if err := c.CheckRole(t.Context(), alice, web); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.PushKey(t.Context(), alice, web, "ec2-user", testKey(t)); err != nil || assumed() != before+1 {
+		t.Errorf("%d AssumeRole calls (%v)", assumed()-before, err)
+	}
+	c.Forget("alice")
+	if err := c.CheckRole(t.Context(), alice, web); err != nil || assumed() != before+2 {
+		t.Errorf("%d AssumeRole calls after forgetting (%v)", assumed()-before, err)
+	}
+}
+
 // TestExpired: credentials that AWS calls expired before their time are renewed once, unnoticed.
 func TestExpired(t *testing.T) {
 	server := world(t)

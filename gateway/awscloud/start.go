@@ -80,6 +80,18 @@ func (c *Cloud) start(ctx context.Context, role authz.Role, on *authz.Instance, 
 	return held.grant(aws.ToString(out.SessionId), aws.ToString(out.StreamUrl), aws.ToString(out.TokenValue)), nil
 }
 
+// CheckRole makes sure of credentials of role for a machine: those that are held and have not expired, or new ones from STS. After Forget that is an AssumeRole.
+func (c *Cloud) CheckRole(ctx context.Context, role authz.Role, on *authz.Instance) error {
+	client, _, err := c.clientsOn(role, on, "")
+	if err != nil {
+		return err
+	}
+	if _, err := client.credentials.Retrieve(ctx); err != nil {
+		return c.about(on, translate(err, "sts:AssumeRole", role.ARN))
+	}
+	return nil
+}
+
 // grant is the answer of StartSession with the calls that keep and end the session.
 func (s *heldSession) grant(id, stream, token string) ssmproto.Grant {
 	fips := s.client.ssm.Options().EndpointOptions.UseFIPSEndpoint == aws.FIPSEndpointStateEnabled

@@ -82,7 +82,7 @@ var worlds = map[string]*struct {
 	once    sync.Once
 	started *world
 	err     error
-}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}}
+}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}}
 
 // eachInstance runs a test against the system's sshd and against the embedded one.
 func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
@@ -120,6 +120,9 @@ func startWorld(kind string) (*world, error) {
 	options := lab.Options{Embedded: strings.HasPrefix(kind, "embedded"), Logger: slog.New(slog.DiscardHandler)}
 	if strings.HasSuffix(kind, "fast agent") {
 		options.Agent.Quirks.Fast, options.MaxPayload = true, 16<<10
+	}
+	if strings.HasSuffix(kind, "kept warm") {
+		options.KeepWarm = time.Minute
 	}
 	started, err := lab.Start(context.Background(), options)
 	if err != nil {

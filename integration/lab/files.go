@@ -34,6 +34,7 @@ region = %q
 
 [session]
 max_payload = %d
+keep_warm = %q
 
 [[account]]
 alias = %q
@@ -46,7 +47,7 @@ key = %q
 [aliases]
 www = %q
 
-`, l.GatewayAddr, Region, max(l.maxPayload, 1024), AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
+`, l.GatewayAddr, Region, max(l.maxPayload, 1024), l.keepWarm.String(), AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
 	for _, name := range peopleWithRoles {
 		if name == "carol" && !c.hasFIDO {
 			continue

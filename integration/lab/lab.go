@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -31,6 +32,8 @@ type Options struct {
 	Agent agent.Config
 	// MaxPayload is what the gateway is told to send in one message, in bytes; 1024 when zero.
 	MaxPayload int
+	// KeepWarm is how long the gateway is told to keep a session for the next connection; off when zero, so that tests can count sessions.
+	KeepWarm time.Duration
 	// Logger takes what the parts report. Optional.
 	Logger *slog.Logger
 }
@@ -50,6 +53,7 @@ type Lab struct {
 	Main *instance.Instance
 
 	maxPayload int
+	keepWarm   time.Duration
 	closers    []func() error
 	once       sync.Once
 	err        error
@@ -65,7 +69,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		Dir: dir, maxPayload: options.MaxPayload, GatewayConfig: filepath.Join(dir, "config.toml"),
+		Dir: dir, maxPayload: options.MaxPayload, keepWarm: options.KeepWarm, GatewayConfig: filepath.Join(dir, "config.toml"),
 		InstanceKnownHosts: filepath.Join(dir, "instance_known_hosts"),
 	}
 	l.SSHConfig = l.SSHConfigFor("alice")
