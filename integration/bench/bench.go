@@ -54,11 +54,16 @@ func newBench(ctx context.Context, p plan) (*bench, error) {
 		return b, nil
 	}
 	var err error
+	if p.profiles != "" {
+		if err = errors.Join(os.MkdirAll(p.profiles, 0o755), os.Setenv(profileEnv, p.profiles)); err != nil {
+			return nil, err
+		}
+	}
 	// Short, because the names of unix sockets below it may not be long.
 	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return nil, err
 	}
-	if b.programs, err = findPrograms(ctx, b.dir, p.gateway); err != nil {
+	if b.programs, err = findPrograms(ctx, b.dir, p); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil

@@ -51,7 +51,7 @@ func measureLogin(ctx context.Context, b *bench, w *world) ([]row, error) {
 }
 
 func loginRows(c condition, times map[string]*samples) []row {
-	floor, incumbent := times["plain ssh"].median(), times["CLI + plugin"].median()
+	floor, incumbent := times["plain ssh"].median(), times[pluginName].median()
 	cold, warm := atMost(0.25), atMost(2)
 	if c.rtt > 0 {
 		cold = atMost(0.5)

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"syscall"
 )
@@ -55,6 +56,8 @@ func parse(args []string) (p plan, out string, err error) {
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"name condition\"")
 	sessions := flags.Int("sessions", 0, "logins at once (default 200; 40 with -quick)")
 	gateway := flags.String("gateway", "", "measure this ssm-ssh-gateway instead of one built from the tree")
+	ways := flags.String("ways", "", "transfers by these ways only, beside plain ssh and the plugin: a regular expression of connect, inspected16k, passthrough, lanes1 …")
+	profiles := flags.String("profile", "", "write profiles of the transfers into this directory; the program is then built with -tags profile")
 	list := flags.Bool("list", false, "say what there is to measure, and measure nothing")
 	flags.StringVar(&out, "out", "", "write the page, and the plot beside it, to this file")
 	if err := flags.Parse(args); err != nil {
@@ -70,6 +73,14 @@ func parse(args []string) (p plan, out string, err error) {
 	p.listOnly, p.gateway = *list, *gateway
 	if p.only, err = regexp.Compile(*only); err != nil {
 		return plan{}, "", fmt.Errorf("-only: %w", err)
+	}
+	if p.ways, err = regexp.Compile(*ways); err != nil {
+		return plan{}, "", fmt.Errorf("-ways: %w", err)
+	}
+	if *profiles != "" {
+		if p.profiles, err = filepath.Abs(*profiles); err != nil {
+			return plan{}, "", fmt.Errorf("-profile: %w", err)
+		}
 	}
 	return p, out, nil
 }

@@ -13,6 +13,8 @@ import (
 type plan struct {
 	quick    bool
 	only     *regexp.Regexp // matched against "name condition"
+	ways     *regexp.Regexp // which ways in take part in transfers, beside plain ssh and the plugin
+	profiles string         // a directory for profiles of the transfers; none when empty
 	listOnly bool
 	gateway  string // a program that is there already, instead of one built from the tree
 

@@ -29,3 +29,6 @@ func processorTime(pid int) (time.Duration, error) {
 	}
 	return time.Duration(used.Nano()), nil
 }
+
+// toggleProfile tells a program that was built with -tags profile to begin, or to end and write.
+func toggleProfile(pid int) error { return syscall.Kill(pid, syscall.SIGUSR1) }

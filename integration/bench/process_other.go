@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os/exec"
 	"time"
 )
@@ -15,3 +16,7 @@ func killGroup(*exec.Cmd) {}
 
 // processorTime cannot be had of another process.
 func processorTime(int) (time.Duration, error) { return 0, errNoProc }
+
+func toggleProfile(int) error { return errNoProfile }
+
+var errNoProfile = errors.New("profiles are taken on Linux only")

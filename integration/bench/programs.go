@@ -12,7 +12,7 @@ import (
 )
 
 // findPrograms builds AWS's plugin and ours, unless that is given, and looks for the rest.
-func findPrograms(ctx context.Context, dir, gateway string) (programs, error) {
+func findPrograms(ctx context.Context, dir string, plan plan) (programs, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return programs{}, err
@@ -23,11 +23,11 @@ func findPrograms(ctx context.Context, dir, gateway string) (programs, error) {
 			return p, fmt.Errorf("%s is needed: run scripts/prepare-test", name)
 		}
 	}
-	if gateway != "" {
+	if plan.gateway != "" {
 		// A copy has the name by which processes are found, whatever the program was called.
-		err = copyProgram(gateway, p.gateway)
+		err = copyProgram(plan.gateway, p.gateway)
 	} else {
-		err = p.buildGateway(ctx)
+		err = p.buildGateway(ctx, plan.buildTags())
 	}
 	if err != nil {
 		return p, err
@@ -46,13 +46,13 @@ func findPrograms(ctx context.Context, dir, gateway string) (programs, error) {
 }
 
 // buildGateway builds ours as make build does.
-func (p programs) buildGateway(ctx context.Context) error {
+func (p programs) buildGateway(ctx context.Context, tags string) error {
 	version, err := exec.CommandContext(ctx, "git", "-C", p.root, "describe", "--tags", "--always", "--dirty").Output()
 	if err != nil {
 		version = []byte("unknown") // a copy of the tree without its history
 	}
 	flags := "-s -w -X main.buildVersion=" + strings.TrimSpace(string(version))
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", flags, "-o", p.gateway, "./cmd/ssm-ssh-gateway")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tags, "-ldflags", flags, "-o", p.gateway, "./cmd/ssm-ssh-gateway")
 	build.Dir, build.Env, build.Stderr = p.root, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the gateway: %w", err)

@@ -40,9 +40,12 @@ func (w *world) plainRoute() (*route, error) {
 	return r, r.write(w.instanceKeys(), fmt.Sprintf("    HostName %s\n    Port %d\n", at.IP, at.Port))
 }
 
+// pluginName is the route of the incumbent.
+const pluginName = "CLI + plugin"
+
 // pluginRoute is what AWS documents: its command line as ProxyCommand, which starts the plugin. This is the incumbent.
 func (w *world) pluginRoute() (*route, error) {
-	r := &route{name: "CLI + plugin", world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "session-manager-plugin") }}
+	r := &route{name: pluginName, world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "session-manager-plugin") }}
 	environ := append(w.lab.ConnectEnviron(person), "PATH="+filepath.Dir(w.bench.programs.plugin)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	// A profile without a name is no profile to the AWS command line.
 	command := []string{"env", "-u", "AWS_PROFILE", "-u", "AWS_SESSION_TOKEN"}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 const mebibyte = 1 << 20
@@ -53,7 +54,7 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 		}
 	}
 	for _, v := range laneVariants {
-		if f := results[v.name]; f.err == nil {
+		if f := results[v.name]; f != nil && f.err == nil {
 			b.lanes = append(b.lanes, lanePoint{w.name, max(v.lanes, 1), f.down.rate.median(), f.up.rate.median()})
 		}
 	}
@@ -72,8 +73,14 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes := []*route{plain, plugin, connect}
+	routes := []*route{plain, plugin}
+	if w.bench.ways.MatchString(connect.name) {
+		routes = append(routes, connect)
+	}
 	for _, v := range append([]variant{inspected16, passthrough}, laneVariants...) {
+		if !w.bench.ways.MatchString(v.name) {
+			continue
+		}
 		r, err := w.gatewayRoute(ctx, v)
 		if err != nil {
 			return nil, err
@@ -126,7 +133,7 @@ func (m *master) stock(ctx context.Context, all []*master) error {
 // transfer copies a reference file each way, and compares what has arrived: a fast transfer that spoils a byte is no result.
 func (m *master) transfer(ctx context.Context, f *flows) error {
 	name, size := m.route.reference(m.route.slowUp)
-	if err := m.carried(size, &f.up, m.scp(ctx, filepath.Join(m.route.world.bench.dir, name), "machine:up")); err != nil {
+	if err := m.carried("up", size, &f.up, m.scp(ctx, filepath.Join(m.route.world.bench.dir, name), "machine:up")); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
 	if _, err := output(m.ssh(ctx, "cmp up "+name)); err != nil {
@@ -134,16 +141,20 @@ func (m *master) transfer(ctx context.Context, f *flows) error {
 	}
 	name, size = m.route.reference(m.route.slowDown)
 	sent := filepath.Join(m.route.world.bench.dir, name)
-	if err := m.carried(size, &f.down, m.scp(ctx, "machine:"+name, sent+".back")); err != nil {
+	if err := m.carried("down", size, &f.down, m.scp(ctx, "machine:"+name, sent+".back")); err != nil {
 		return fmt.Errorf("down: %w", err)
 	}
 	return sameContent(sent, sent+".back")
 }
 
 // carried times one copy of size MiB and what it cost the process in the middle.
-func (m *master) carried(size int, f *flow, copying *exec.Cmd) error {
+func (m *master) carried(direction string, size int, f *flow, copying *exec.Cmd) error {
 	before, costErr := m.carrierTime()
-	took, err := timed(copying)
+	var took time.Duration
+	err := m.profiled(direction, func() (err error) {
+		took, err = timed(copying)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -180,14 +191,20 @@ func transferRows(c condition, results map[string]*flows) []row {
 	}
 	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: "connect", title: "connect", cost: cheap})
 
-	plugin, plain := results["CLI + plugin"].good(), results["plain ssh"].good()
+	plugin, plain := results[pluginName].good(), results["plain ssh"].good()
 	var rows []row
 	for _, w := range ways {
+		if results[w.route] == nil {
+			continue // not asked for
+		}
 		f := results[w.route].good()
 		rows = append(rows, rateRow("scp down: "+w.title+" ÷ plugin", f.down, plugin.down, w.down), rateRow("scp up: "+w.title+" ÷ plugin", f.up, plugin.up, w.up),
 			costRow("CPU per MiB down: "+w.title+" ÷ plugin", f.down, plugin.down, w.cost), costRow("CPU per MiB up: "+w.title+" ÷ plugin", f.up, plugin.up, w.cost))
 	}
-	return append(rows, rateRow("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin", results[inspected16.name].good().up, plugin.up, fat),
+	if f := results[inspected16.name]; f != nil {
+		rows = append(rows, rateRow("scp up: gateway, 1 lane, 16 KiB payload ÷ plugin", f.good().up, plugin.up, fat))
+	}
+	return append(rows,
 		rateRow("scp down: plain ssh ÷ plugin", plain.down, plugin.down, goal{}), rateRow("scp up: plain ssh ÷ plugin", plain.up, plugin.up, goal{}))
 }
 
