@@ -9,6 +9,9 @@ type ackQueue struct {
 	head, tail uint
 }
 
+// len is how many wait.
+func (q *ackQueue) len() int { return int(q.tail - q.head) }
+
 func (q *ackQueue) empty() bool { return q.head == q.tail }
 
 func (q *ackQueue) push(a Ack) bool {

@@ -3,6 +3,7 @@ package ssmproto
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // coalesceLimit is how much a coalescer collects before it writes.
@@ -18,8 +19,18 @@ var coalesceBuffers = sync.Pool{New: func() any {
 type coalescer struct {
 	net.Conn
 
+	deadline coarseDeadline // guarded by the WebSocket library, which sets it and writes under a lock of its own
+
 	mu   sync.Mutex
 	held *[]byte // what is collected; nil when writes go straight through
+}
+
+// SetWriteDeadline moves the limit of writes, unless it hardly moves.
+func (c *coalescer) SetWriteDeadline(t time.Time) error {
+	if !c.deadline.moves(t) {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // Write sends p, or keeps it until flush. An error of a kept write shows in flush.

@@ -33,6 +33,7 @@ type Conn struct {
 	composing chan struct{}
 
 	mu        sync.Mutex
+	news      news      // what the reader has not told the others yet
 	readable  sync.Cond // something to read, or a reason not to wait for it
 	progress  sync.Cond // everything else that is waited for: room in a window, a state, a deadline
 	state     State
@@ -55,10 +56,11 @@ type Conn struct {
 	lostAt     time.Time // since when there is no connection; zero while there is one
 	vigil      vigil
 
-	send sendWindow
-	recv recvWindow
-	acks ackQueue
-	pace pacer
+	send    sendWindow
+	recv    recvWindow
+	acks    ackQueue
+	pace    pacer
+	resting bool // the writer may send nothing more just now, and looks again by itself within moments
 
 	unread   frameQueue
 	stderr   frameQueue
@@ -259,8 +261,11 @@ func (c *Conn) queue(f *frame) {
 	c.wake()
 }
 
-// wake makes the writer look for work.
+// wake makes the writer look for work, unless it rests until it may send again and looks then. The caller holds mu.
 func (c *Conn) wake() {
+	if c.resting {
+		return
+	}
 	select {
 	case c.kick <- struct{}{}:
 	default:

@@ -42,6 +42,17 @@ func newFrame(size int) *frame {
 	return &frame{buf: make([]byte, 0, size)}
 }
 
+// fitted gives the frame, or its content in a smaller one if it wastes memory: what waits to be read is bounded by the memory it occupies.
+func (f *frame) fitted() *frame {
+	if len(f.buf) > smallFrame || cap(f.buf) <= 2*smallFrame {
+		return f
+	}
+	small := newFrame(len(f.buf))
+	small.buf = append(small.buf, f.buf...)
+	f.release()
+	return small
+}
+
 // release gives the frame back.
 func (f *frame) release() {
 	*f = frame{buf: f.buf[:0]}

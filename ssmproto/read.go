@@ -17,6 +17,8 @@ const (
 
 // readFrames handles everything that arrives on s until it is lost. It says whether anything was heard.
 func (c *Conn) readFrames(s *socket) (heard bool, err error) {
+	s.in.idle = c.settle
+	defer func() { c.settle() }()
 	for {
 		f, err := s.read()
 		if err != nil {
@@ -36,6 +38,7 @@ func (c *Conn) awaitReader() bool {
 	defer c.mu.Unlock()
 	for c.state != Closed && !c.abandon && c.overfull() {
 		c.stalled = true
+		c.tellNews()
 		c.progress.Wait()
 	}
 	if c.stalled {
@@ -85,12 +88,8 @@ func (c *Conn) acknowledged(a Ack) {
 	if a.Type != InputStreamData || !c.send.ack(a.SequenceNumber, time.Now()) {
 		return
 	}
-	if !c.send.full() {
-		c.progress.Broadcast()
-	}
-	if c.send.gap() {
-		c.wake()
-	}
+	c.news.room = c.news.room || !c.send.full()
+	c.news.work = c.news.work || c.send.gap()
 }
 
 // sequenced puts a message of the agent in order, and handles all that are then in order. It says whether f is kept. The caller holds mu.
@@ -101,7 +100,7 @@ func (c *Conn) sequenced(m *Message, f *frame) bool {
 		return false
 	}
 	if c.acks.push(Ack{Type: OutputStreamData, ID: m.ID, SequenceNumber: m.SequenceNumber}) {
-		c.wake()
+		c.news.work = true
 	}
 	if verdict == duplicate {
 		return false
@@ -136,7 +135,7 @@ func (c *Conn) dispatch(f *frame) bool {
 		if c.keepErr && !c.abandon && len(f.rest) > 0 {
 			c.opened()
 			c.stderr.push(f)
-			c.readable.Broadcast()
+			c.news.data = true
 			return true
 		}
 	case PayloadExitCode:
@@ -189,7 +188,7 @@ func (c *Conn) output(f *frame) bool {
 	}
 	c.counts.bytesIn += int64(len(f.rest))
 	c.unread.push(f)
-	c.readable.Broadcast()
+	c.news.data = true
 	return true
 }
 

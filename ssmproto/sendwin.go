@@ -36,8 +36,8 @@ type sendWindow struct {
 	resends      int64
 }
 
-// full says that a writer must wait. Three rules: a bound in memory, no more than twice what the path holds at the permitted rate, and few that wait
-// to be sent, since all beyond that only makes a keystroke wait behind bulk (SPEC.md §4.6).
+// full says that a writer must wait. Three rules: a bound in memory; few that wait to be sent, since all beyond that only makes a keystroke wait behind
+// bulk; and besides these no more than twice what the path holds at the permitted rate, and what both sides let come together (SPEC.md §4.6).
 func (w *sendWindow) full() bool {
 	held := w.next - w.base
 	switch {
@@ -48,8 +48,12 @@ func (w *sendWindow) full() bool {
 	case w.next-w.unsent >= maxUnsent:
 		return true
 	}
-	return held >= max(leastWindow, 2*int64(w.rate)*int64(w.rtt.shortest)/int64(time.Second))
+	path := 2*w.rtt.shortest + gatherTime + restLimit
+	return held >= max(leastWindow, maxUnsent+int64(w.rate)*int64(path)/int64(time.Second))
 }
+
+// waiting is how many messages have not been sent yet.
+func (w *sendWindow) waiting() int { return int(w.next - w.unsent) }
 
 // empty says that everything is acknowledged.
 func (w *sendWindow) empty() bool { return w.base == w.next }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -24,7 +25,9 @@ const (
 type socket struct {
 	ws      *websocket.Conn
 	out     *coalescer
+	in      *gatherer
 	silence time.Duration
+	size    int         // of the last frame that was read: the next is likely to be like it
 	scratch []byte      // for the encoding of acknowledgements
 	disarm  func() bool // unties the connection from the context of its opening; false if that has ended
 }
@@ -42,10 +45,10 @@ func openSocket(ctx context.Context, grant *Grant, token Token, clientID UUID, o
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{silence: o.SilenceLimit, disarm: func() bool { return true }}
+	s := &socket{silence: o.SilenceLimit, size: smallFrame, disarm: func() bool { return true }}
 	dialer := *o.Dialer
 	dialer.WriteBufferSize = o.MaxPayload + 2*Overhead
-	dialer.ReadBufferSize = 4096
+	dialer.ReadBufferSize = usualRead
 	dialer.HandshakeTimeout = o.HandshakeTimeout
 	s.capture(ctx, &dialer)
 	ws, response, err := dialer.DialContext(ctx, grant.StreamURL, header) //nolint:bodyclose // the library has read what there is
@@ -107,7 +110,7 @@ func upgradeHeader(ctx context.Context, grant *Grant) (http.Header, error) {
 	return request.Header, nil
 }
 
-// capture puts a coalescer under the connection that dialer makes, and ties it to the context of the opening until disarm is called: the library
+// capture puts a coalescer and a gatherer under the connection that dialer makes, and ties it to the context of the opening until disarm is called: the library
 // looks at the deadline of a context only.
 func (s *socket) capture(opening context.Context, dialer *websocket.Dialer) {
 	wrap := func(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
@@ -116,9 +119,11 @@ func (s *socket) capture(opening context.Context, dialer *websocket.Dialer) {
 			if err != nil {
 				return nil, err
 			}
-			s.out = &coalescer{Conn: conn}
+			step := coarseDeadline{step: s.silence / 64}
+			s.out = &coalescer{Conn: conn, deadline: step}
+			s.in = &gatherer{Conn: s.out, deadline: step}
 			s.disarm = context.AfterFunc(opening, func() { _ = conn.Close() })
-			return s.out, nil
+			return s.in, nil
 		}
 	}
 	switch {
@@ -157,15 +162,17 @@ func (s *socket) read() (*frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := newFrame(smallFrame)
+	f := newFrame(s.size)
 	for {
 		if len(f.buf) == cap(f.buf) {
-			f.buf = append(f.buf, 0)[:len(f.buf)]
+			f.buf = slices.Grow(f.buf, max(len(f.buf), bulkRead/2))
 		}
 		n, err := reader.Read(f.buf[len(f.buf):cap(f.buf)])
 		f.buf = f.buf[:len(f.buf)+n]
 		if err == io.EOF {
-			return f, nil
+			s.size = len(f.buf)
+			s.in.frames++
+			return f.fitted(), nil
 		}
 		if err != nil {
 			f.release()

@@ -11,6 +11,8 @@ const (
 	serviceBurst = 100
 	// maxBatch is how many messages are written before the state is looked at again.
 	maxBatch = 32
+	// restLimit is how much later than it could a message may go, so that others go with it. A keystroke behind bulk waits that long, too.
+	restLimit = 5 * time.Millisecond
 	// pauseLimit is how long a pause_publication may last in silence before a new connection is tried (SPEC.md §4.5).
 	pauseLimit = 15 * time.Second
 )
@@ -34,6 +36,7 @@ func (c *Conn) writeLoop() {
 		var wait time.Duration
 		var err error
 		c.mu.Lock()
+		c.resting = false
 		s := c.socket
 		batch, wait = c.plan(batch[:0], time.Now())
 		ping := s != nil && c.pingDue(time.Now())
@@ -75,8 +78,8 @@ func (c *Conn) plan(batch []outgoing, now time.Time) ([]outgoing, time.Duration)
 		if f == nil && c.acks.empty() {
 			break
 		}
-		if pause := c.pace.wait(now); pause > 0 {
-			return batch, pause
+		if c.pace.wait(now) > 0 {
+			return batch, c.rest(now)
 		}
 		c.pace.spend(now)
 		c.counts.messagesOut++
@@ -92,6 +95,14 @@ func (c *Conn) plan(batch []outgoing, now time.Time) ([]outgoing, time.Duration)
 		batch = append(batch, outgoing{frame: f})
 	}
 	return batch, c.nextEvent(now)
+}
+
+// rest is how long to wait when the rate allows nothing more: until all that waits may go at once, restLimit at most, because to be woken for each message
+// costs more than the message. One that waits alone goes as soon as it may. The caller holds mu.
+func (c *Conn) rest(now time.Time) time.Duration {
+	c.resting = true
+	waiting := c.acks.len() + c.send.waiting()
+	return c.pace.wait(now) + min(time.Duration(max(waiting-1, 0))*c.pace.each, restLimit)
 }
 
 // nextFrame gives the sequenced message that may be sent now. While the service pauses, none may (SPEC.md §4.5).

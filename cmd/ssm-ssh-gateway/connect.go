@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +104,7 @@ type stdio struct {
 
 // connect opens the way and relays until the instance ends it or ctx does.
 func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, stderr io.Writer) error {
+	oneProcessor()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cloud, err := aws.open(ctx)
@@ -119,6 +121,14 @@ func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, st
 	waiting.Stop()
 	aws.hush()
 	return relay(ctx, session, local)
+}
+
+// oneProcessor keeps a program that carries a single session, at a bounded number of messages a second, on one processor: a second one would spend more time on
+// being woken and put to sleep than on the bytes. The environment variable GOMAXPROCS comes first.
+func oneProcessor() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 }
 
 // open resolves the target, and at the same time pushes the key and opens the session.

@@ -1,0 +1,35 @@
+package ssmproto
+
+// news is what the reader of a session has found out and not told yet. Messages often come several at a time; those who wait are woken once for all of
+// them, when nothing more is there to be read.
+type news struct {
+	data bool // for Read: there is some
+	room bool // for Write: there is some in the window
+	work bool // for the writer: an acknowledgement to send, or a message to repeat
+
+	sent int64 // how many numbered messages had been sent when the news were told last
+}
+
+// settle tells the news, and says whether data has gone both ways since the last time. The reader calls it before it waits.
+func (c *Conn) settle() (dialogue bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dialogue = c.news.data && c.send.unsent > c.news.sent
+	c.tellNews()
+	return dialogue
+}
+
+// tellNews is settle for a caller that holds mu.
+func (c *Conn) tellNews() {
+	told := c.news
+	c.news = news{sent: c.send.unsent}
+	if told.data {
+		c.readable.Broadcast()
+	}
+	if told.room {
+		c.progress.Broadcast()
+	}
+	if told.work {
+		c.wake()
+	}
+}
