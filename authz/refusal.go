@@ -38,6 +38,7 @@ const (
 	ReasonKeyRefused         Reason = "key_refused"          // pushed, but sshd would not have it: Instance Connect missing, or no such OS user
 	ReasonThrottled          Reason = "throttled"            // AWS asked us to slow down, and retrying did not help
 	ReasonPortRefused        Reason = "port_refused"         // nothing listens on the port of the machine
+	ReasonNoSSHD             Reason = "no_sshd"              // what was asked for needs an sshd, and a Session Manager shell stands in for it
 	ReasonSessionEnded       Reason = "session_ended"        // Session Manager ended the session
 	ReasonCredentials        Reason = "credentials"          // the gateway has no usable AWS credentials
 	ReasonDocument           Reason = "document"             // the session document is missing or does not allow this

@@ -63,7 +63,7 @@ type Event struct {
 	Port     int    `json:"port,omitempty"`
 	OSUser   string `json:"os_user,omitempty"`
 	Role     string `json:"role,omitempty"` // ARN
-	Mode     string `json:"mode,omitempty"` // inspected, passthrough, port
+	Mode     string `json:"mode,omitempty"` // inspected, passthrough, port, session-manager-shell
 
 	SessionID   string `json:"session_id,omitempty"`    // of Session Manager
 	HostKey     string `json:"host_key,omitempty"`      // fingerprint of the machine's key

@@ -33,6 +33,13 @@ type RoleChecker interface {
 	CheckRole(ctx context.Context, role authz.Role, on *authz.Instance) error
 }
 
+// ShellStarter is an add-on to Cloud: sessions that need no sshd.
+type ShellStarter interface {
+	// StartShell opens the Session Manager shell of the machine, as role. With a command it opens a session that runs it: on a terminal
+	// (AWS-StartInteractiveCommand), or without terminal and input (AWS-StartNonInteractiveCommand). reason is as for StartPort.
+	StartShell(ctx context.Context, role authz.Role, on *authz.Instance, command string, terminal bool, reason string) (ssmproto.Grant, error)
+}
+
 // Lister is an add-on to Cloud: what there is to reach.
 type Lister interface {
 	// List gives the machines of all configured accounts and regions, sorted by name.

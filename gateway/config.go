@@ -48,11 +48,18 @@ type Config struct {
 	UserCA *UserCA
 	// ForwardedAgent lets the gateway log in to a machine by the agent that a person forwards, where nothing else leads in and policy permits agent-login.
 	ForwardedAgent bool
+	// SessionShell lets Session Manager shells stand in for an sshd that does not answer, where policy permits session-manager-shell. Cloud has to be a ShellStarter.
+	SessionShell bool
+	// SessionUser is the OS user as whom these shells run, as the preferences of Session Manager have it: whoever logs in as another does not get one.
+	// Default: ssm-user.
+	SessionUser string
 	// AccountAliases maps account ids to the names that people's roles are configured under.
 	AccountAliases map[string]string
 	// DialPort turns a grant into a connection to the machine's port. peerFirst: the machine's side speaks first, as sshd does, and our first bytes are held
 	// until it has, because the agent may lose what arrives before it has dialed. Default: ssmproto.Dial.
 	DialPort func(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error)
+	// DialShell turns a grant into a session with a shell or a command. Default: ssmproto.DialShell.
+	DialShell func(ctx context.Context, grant ssmproto.Grant) (ShellSession, error)
 	// Audit receives what happens. Default: nowhere.
 	Audit AuditSink
 	// Log receives causes and faults. Default: nowhere.
@@ -138,6 +145,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DialPort == nil {
 		c.DialPort = dialPort(c.Log)
+	}
+	if c.SessionUser == "" {
+		c.SessionUser = "ssm-user"
+	}
+	if c.DialShell == nil {
+		log := c.Log
+		c.DialShell = func(ctx context.Context, grant ssmproto.Grant) (ShellSession, error) {
+			return ssmproto.DialShell(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: true})
+		}
 	}
 	return c
 }

@@ -99,7 +99,10 @@ var phrases = map[authz.Reason]phrase{
 		return "AWS asks for fewer calls", "wait a minute, then try again"
 	},
 	authz.ReasonPortRefused: func(r *authz.Refusal) (string, string) {
-		return "nothing answers on " + orElse(r.Action, "this port") + " of " + subject(r, "the machine"), "check that the service there is running and listens on localhost"
+		return "nothing answers on " + orElse(r.Action, "this port") + " of " + subject(r, "the machine") + because(r), "check that the service there is running and listens on localhost"
+	},
+	authz.ReasonNoSSHD: func(r *authz.Refusal) (string, string) {
+		return r.Action + " needs sshd, which does not answer on " + subject(r, "the machine"), "use the Session Manager shell that stands in for it, or have sshd started there"
 	},
 	authz.ReasonSessionEnded: func(r *authz.Refusal) (string, string) {
 		return "Session Manager ended the session" + because(r), "connect again; if it repeats, ask about idle and duration limits"

@@ -29,8 +29,7 @@ func (s *Server) openPort(ctx context.Context, v *visit, r route, peerFirst bool
 	step := &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the Session Manager session to " + r.named}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Limits.ConnectTimeout, step)
 	defer cancel()
-	reason := fmt.Sprintf("ssm-ssh-gateway %s ref %s", r.identity.Person, v.ref)
-	grant, err := s.cfg.Cloud.StartPort(ctx, r.role, r.target, r.port, reason[:min(len(reason), reasonLimit)])
+	grant, err := s.cfg.Cloud.StartPort(ctx, r.role, r.target, r.port, v.reason())
 	if err != nil {
 		return nil, "", portError(ctx, r, err)
 	}
@@ -40,6 +39,12 @@ func (s *Server) openPort(ctx context.Context, v *visit, r route, peerFirst bool
 	}
 	v.log.Info("session opened", "session", grant.SessionID, "port", r.port, "role", r.role.ARN)
 	return conn, grant.SessionID, nil
+}
+
+// reason is what CloudTrail and the session history show of a stay.
+func (v *visit) reason() string {
+	reason := fmt.Sprintf("ssm-ssh-gateway %s ref %s", v.current().identity.Person, v.ref)
+	return reason[:min(len(reason), reasonLimit)]
 }
 
 // portError says in our words why there is no session.

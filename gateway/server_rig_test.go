@@ -247,6 +247,7 @@ type fakeCloud struct {
 	reasons   []string
 	pushed    []string // osUser@instance
 	sessions  map[string]int
+	shells    []string // Session Manager shells and commands that were started
 	next      int
 
 	refuse map[string]error // by call: resolve, push, start, dial, role

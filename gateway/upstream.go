@@ -107,8 +107,11 @@ func (u *upstream) close() {
 func (u *upstream) notice() string { return printableLines(u.banner.take()) }
 
 // open does the three steps: session, OS user, SSH; or finds that a warm link spares them. A machine that showed a key of another type than those just learned
-// gets a second try, in which a type that is known is negotiated.
+// gets a second try, in which a type that is known is negotiated. A machine without sshd may have Session Manager shells in its place.
 func (u *upstream) open(ctx context.Context) (*link, error) {
+	if u.route.obligations.NoSSHD || u.visit.shell.Load() {
+		return u.withoutSSHD(ctx, errNoSSHD)
+	}
 	if !u.fresh && u.srv.warm.promising(u.route.identity.Person, u.route.target.Place()) {
 		if _, err := u.awaitUser(ctx); err != nil {
 			return nil, err
@@ -122,6 +125,9 @@ func (u *upstream) open(ctx context.Context) (*link, error) {
 		u.visit.log.Info("trying again for a host key of a known type", "error", err)
 		up, err = u.attempt(ctx)
 	}
+	if errors.Is(err, errNoSSHD) || reasonOf(err) == authz.ReasonPortRefused {
+		return u.withoutSSHD(ctx, err)
+	}
 	return up, err
 }
 
@@ -133,6 +139,9 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	}
 	c := &carrier{Conn: port}
 	osUser, err := u.awaitUser(ctx)
+	if err == nil && u.visit.current().obligations.NoSSHD { // for this user
+		err = errNoSSHD
+	}
 	if err != nil {
 		c.abandon()
 		return nil, err
@@ -252,8 +261,10 @@ func (u *upstream) classify(ctx context.Context, c *carrier, r route, err error,
 }
 
 func portRefused(r route, cause error) error {
-	return &authz.Refusal{Reason: authz.ReasonPortRefused, Subject: r.named, Action: "port " + strconv.Itoa(r.port), Cause: cause}
+	return &authz.Refusal{Reason: authz.ReasonPortRefused, Subject: r.named, Action: portAction(r.port), Cause: cause}
 }
+
+func portAction(port int) string { return "port " + strconv.Itoa(port) }
 
 // otherNames are what a host CA may call a machine beside its id.
 func otherNames(machine *authz.Instance) []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
@@ -29,7 +30,8 @@ type visit struct {
 	tally  tally  // what it carries
 	herald herald // what the person is told while they wait
 	agent  *agentOffer
-	epoch  int // of warmLinks, when it began
+	epoch  int         // of warmLinks, when it began
+	shell  atomic.Bool // Session Manager shells stand in for an sshd
 
 	mu      sync.Mutex
 	way     authz.Login // by which the first lane has logged in
@@ -112,7 +114,11 @@ func (v *visit) current() route {
 // permit asks the policy about something on the machine. It is the gatekeeper of the bridge.
 func (v *visit) permit(action authz.Action, destHost string, destPort int) error {
 	r := v.current()
-	decision, err := v.conn.srv.judge(v.conn.srv.rules.Load(), &r, action, destHost, destPort)
+	err := v.needsSSHD(action)
+	var decision authz.Decision
+	if err == nil {
+		decision, err = v.conn.srv.judge(v.conn.srv.rules.Load(), &r, action, destHost, destPort)
+	}
 	if err == nil && decision.Obligations.Role != "" && decision.Obligations.Role != r.role.ARN {
 		// The session on the machine was opened as another role; what this one is meant to fence in can no longer be fenced.
 		err = &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Action: string(action), Detail: "policy demands another IAM role for it"}

@@ -297,7 +297,7 @@ func (v *visit) keep(l *link) {
 	if cert := r.identity.Certificate; cert != nil && !cert.ValidBefore.IsZero() && cert.ValidBefore.Before(until) {
 		until = cert.ValidBefore
 	}
-	mayWait := cutCause(v.ctx, nil) == nil && l.facts.offer.way != authz.LoginAgent // an agent's keys log in with the person at hand
+	mayWait := cutCause(v.ctx, nil) == nil && !v.shell.Load() && l.facts.offer.way != authz.LoginAgent // an agent's keys log in with the person at hand
 	if !mayWait || !srv.warm.offer(r.warmKey(), v.epoch, l, until) {
 		l.discard()
 		return

@@ -21,6 +21,9 @@ func (v *visit) event(what string) Event {
 	}
 	who(&e, r.identity)
 	e.Target, e.Instance, e.Port, e.OSUser, e.Role, e.Mode = r.named, r.target.Place(), r.port, r.osUser, r.role.ARN, v.mode
+	if v.shell.Load() {
+		e.Mode = modeShell
+	}
 	e.Policies = strings.Join(r.policies, ",")
 	return e
 }

@@ -77,7 +77,8 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
 		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
 		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, AccountAliases: map[string]string{}, Log: a.log,
-		DialPort: a.dialPort, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent, KeepWarm: a.cfg.Session.keepWarm(),
+		DialPort: a.dialPort, DialShell: a.dialShell, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
+		SessionShell: a.cfg.Targets.SessionShell, SessionUser: a.cfg.Targets.SessionUser, KeepWarm: a.cfg.Session.keepWarm(),
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias
@@ -92,14 +93,28 @@ func (a *assembly) gatewayConfig() gateway.Config {
 
 // dialPort opens the data channel of a session as the configuration tunes it.
 func (a *assembly) dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst bool) (net.Conn, error) {
-	conn, err := ssmproto.DialPort(ctx, grant, &ssmproto.Options{
-		Logger: a.log, WaitForPeer: peerFirst,
-		MaxPayload: a.cfg.Session.MaxPayload, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
-	})
+	conn, err := ssmproto.DialPort(ctx, grant, a.sessionOptions(peerFirst))
 	if lane, ok := conn.(metrics.Lane); ok {
 		a.metrics.Track(lane)
 	}
 	return conn, err
+}
+
+// dialShell is dialPort for a session with a shell or a command.
+func (a *assembly) dialShell(ctx context.Context, grant ssmproto.Grant) (gateway.ShellSession, error) {
+	shell, err := ssmproto.DialShell(ctx, grant, a.sessionOptions(true))
+	if err != nil {
+		return nil, err
+	}
+	a.metrics.Track(shell)
+	return shell, nil
+}
+
+func (a *assembly) sessionOptions(peerFirst bool) *ssmproto.Options {
+	return &ssmproto.Options{
+		Logger: a.log, WaitForPeer: peerFirst,
+		MaxPayload: a.cfg.Session.MaxPayload, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
+	}
 }
 
 // gatewayLimits translates the configuration; what is not set takes the gateway's default.

@@ -85,6 +85,8 @@ type targetsConfig struct {
 	HostKeys       string   `toml:"host_keys"`
 	TrustedHostCA  []string `toml:"trusted_host_ca"`
 	ForwardedAgent bool     `toml:"forwarded_agent"`
+	SessionShell   bool     `toml:"session_manager_shell"`
+	SessionUser    string   `toml:"session_manager_user"`
 }
 
 // limitsConfig is every limit a site may want to move. A zero or missing value means the default.

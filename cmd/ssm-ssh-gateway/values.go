@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
 // maxPayloadLimit is the largest message that the agent is known to take (SPEC.md §2.4).
@@ -58,8 +60,33 @@ func checkValues(cfg *loadedConfig) []finding {
 	if cfg.StateDir == "" {
 		report("state_dir", "is required: the gateway keeps its keys there")
 	}
+	findings = append(findings, checkFallbacks(cfg)...)
 	findings = append(findings, checkAccounts(cfg)...)
 	return append(findings, checkPeople(cfg)...)
+}
+
+// checkFallbacks finds ways in that nobody could take: the built-in policy permits none of them.
+func checkFallbacks(cfg *loadedConfig) []finding {
+	var findings []finding
+	for _, way := range []struct {
+		key    string
+		on     bool
+		action authz.Action
+	}{
+		{"user_ca_key", cfg.UserCAKey != "", authz.ActionCertificateLogin},
+		{"targets.forwarded_agent", cfg.Targets.ForwardedAgent, authz.ActionAgentLogin},
+		{"targets.session_manager_shell", cfg.Targets.SessionShell, authz.ActionSessionShell},
+	} {
+		if way.on && len(cfg.Policies) == 0 {
+			findings = append(findings, cfg.at(way.key, "nobody may use it without policies: one has to permit %s", way.action))
+		}
+	}
+	if user := cfg.Targets.SessionUser; user != "" {
+		if _, err := authz.ParseOSUser(user); err != nil {
+			findings = append(findings, cfg.at("targets.session_manager_user", "%q is not a user name", user))
+		}
+	}
+	return findings
 }
 
 func checkAccounts(cfg *loadedConfig) []finding {
