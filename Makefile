@@ -29,11 +29,12 @@ help: ## show the targets
 build: ## the one binary, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ssm-ssh-gateway ./cmd/ssm-ssh-gateway
 
-test: ## everything, with the race detector and the real programs
+test: ## everything, with the race detector and the real programs; then seconds of each fuzz target
 	scripts/prepare-test
 	# What the race detector makes untrue: it lets sync.Pool forget.
 	$(GO) test -count=1 -run 'Allocate' ./ssmproto
 	$(GO) run ./internal/tools/testrun -race -count=1 -timeout 15m $(PKG)
+	@[ "$(PKG)" != ./... ] || GUIDED=no FUZZTIME=2s GO=$(GO) scripts/fuzz
 
 test-quick: ## without the race detector and without preparing anything; skipped tests are named at the end
 	$(GO) run ./internal/tools/testrun -count=1 -timeout 10m $(PKG)

@@ -193,6 +193,11 @@ func loadConfig(path string) (*loadedConfig, []finding) {
 	if err != nil {
 		return nil, []finding{{File: path, Message: readError(err)}}
 	}
+	return decodeConfig(path, text)
+}
+
+// decodeConfig decodes the text of a file.
+func decodeConfig(path string, text []byte) (*loadedConfig, []finding) {
 	cfg := &loadedConfig{path: path, positions: locate(text)}
 	decoder := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
 	if err := decoder.Decode(&cfg.fileConfig); err != nil {

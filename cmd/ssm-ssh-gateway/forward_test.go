@@ -50,6 +50,7 @@ func TestParseForward(t *testing.T) {
 		"[::1:8080:localhost:80":    "a bracket is not closed",
 		"8080:[fd00::1]x:80":        "a bracket is not closed",
 		"8080:localhost:/run/a.sck": "does not reach unix sockets",
+		"0[:8080:localhost:80":      "brackets belong around an IPv6 address",
 	} {
 		if _, err := parseForward(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)

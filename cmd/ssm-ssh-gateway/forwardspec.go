@@ -76,6 +76,9 @@ func splitForward(text string) ([]string, error) {
 			}
 			field, after, more = inside, strings.TrimPrefix(behind, ":"), behind != ""
 		}
+		if strings.ContainsAny(field, "[]") {
+			return nil, fmt.Errorf("%q: brackets belong around an IPv6 address", text)
+		}
 		fields = append(fields, field)
 		if !more {
 			return fields, nil

@@ -107,34 +107,42 @@ func servePlugin(ctx context.Context, call pluginCall, local stdio, stderr io.Wr
 	return err
 }
 
-// grant makes the session's grant, with calls to AWS where there are credentials to sign them. end is to be called when the session has ended.
-func (call *pluginCall) grant(ctx context.Context, stderr io.Writer) (_ ssmproto.Grant, end func(), err error) {
-	var started startedSession
+// started reads what the AWS command line has started.
+func (call *pluginCall) started() (awscloud.Started, error) {
+	var response startedSession
 	var request struct{ Target string }
-	if err := json.Unmarshal([]byte(call.response), &started); err != nil {
-		return ssmproto.Grant{}, nil, fmt.Errorf("the response of StartSession is no JSON: %w", err)
+	if err := json.Unmarshal([]byte(call.response), &response); err != nil {
+		return awscloud.Started{}, fmt.Errorf("the response of StartSession is no JSON: %w", err)
 	}
 	if call.request != "" {
 		if err := json.Unmarshal([]byte(call.request), &request); err != nil {
-			return ssmproto.Grant{}, nil, fmt.Errorf("the request of StartSession is no JSON: %w", err)
+			return awscloud.Started{}, fmt.Errorf("the request of StartSession is no JSON: %w", err)
 		}
 	}
-	bare := ssmproto.Grant{SessionID: started.SessionID, StreamURL: started.StreamURL, Token: ssmproto.NewToken(started.TokenValue)}
+	return awscloud.Started{
+		Target: request.Target, Region: call.region, SessionID: response.SessionID, StreamURL: response.StreamURL, Token: ssmproto.NewToken(response.TokenValue),
+	}, nil
+}
+
+// grant makes the session's grant, with calls to AWS where there are credentials to sign them. end is to be called when the session has ended.
+func (call *pluginCall) grant(ctx context.Context, stderr io.Writer) (_ ssmproto.Grant, end func(), err error) {
+	started, err := call.started()
+	if err != nil {
+		return ssmproto.Grant{}, nil, err
+	}
 	cloud, err := awscloud.New(ctx, awscloud.Config{
 		Region: call.region, Profile: call.profile, SSMEndpoint: call.endpoint, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
 		var grant ssmproto.Grant
-		grant, err = cloud.Adopt(awscloud.Started{
-			Target: request.Target, Region: call.region, SessionID: bare.SessionID, StreamURL: bare.StreamURL, Token: bare.Token,
-		})
+		grant, err = cloud.Adopt(started)
 		if err == nil {
 			return grant, func() { _ = cloud.Close() }, nil
 		}
 		_ = cloud.Close()
 	}
 	_, _ = fmt.Fprintf(stderr, "%s: a lost connection cannot be resumed: %s\n", pluginName, err)
-	return bare, func() {}, nil
+	return ssmproto.Grant{SessionID: started.SessionID, StreamURL: started.StreamURL, Token: started.Token}, func() {}, nil
 }
 
 // pluginSession is one session in the hands of the plugin.
