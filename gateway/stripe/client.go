@@ -189,7 +189,7 @@ func (p *Proxy) expect(o *op) {
 	for _, f := range p.files {
 		p.dropChunks(f)
 		if o.sizes {
-			f.sized()
+			f.sized(o)
 		}
 		if o.moves && !f.striped {
 			p.leaveAlone(f, "names changed before the lanes had opened the file")

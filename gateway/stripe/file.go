@@ -105,12 +105,15 @@ func (f *file) goes(o *op) {
 // by then is for all of them, and the questions of ours that decide it are not stuck behind everything the client wants.
 func (f *file) queues() bool { return f.striped || f.off == "" && f.asked >= f.bulk/4 }
 
-// sized notes that the file may be given another size by something else than its writes.
-func (f *file) sized() {
+// sized notes that the file may be given another size by something else than its writes. A late write of a lost lane undoes that where it reaches behind the
+// new end. Where it does not it does no harm, and scp sets the size at the end of every upload.
+func (f *file) sized(o *op) {
 	f.inOrder, f.acked = false, 0
 	f.failed = math.MaxUint64
-	if len(f.lost) > 0 {
-		f.doubt = "a lane was lost with writes unanswered, and the file's size was set afterwards"
+	for _, s := range f.lost {
+		if !o.trims || o.about != f || s.end > o.end {
+			f.doubt = "a lane was lost with writes unanswered, and the file's size was set afterwards"
+		}
 	}
 }
 
