@@ -147,6 +147,7 @@ func (s *Server) welcome(raw net.Conn) {
 		_ = raw.Close()
 		return
 	}
+	limitUnsent(raw)
 	c := newConn(s, raw, source)
 	if !s.addConn(c) {
 		s.startups.leave(source.Addr())
