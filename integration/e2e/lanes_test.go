@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/creack/pty"
@@ -75,6 +77,123 @@ func TestTypingBesideATransfer(t *testing.T) {
 			t.Errorf("the shell's exit code came back as %d", cmd.ProcessState.ExitCode())
 		}
 	})
+}
+
+// TestADownloadBesideAShell: nobody can tell a forward or a command that will bring much from one that will not, so neither begins where somebody types.
+// AWS sees two sessions where there was one.
+func TestADownloadBesideAShell(t *testing.T) {
+	eachInstance(t, func(t *testing.T, w *world) {
+		port := freePort(t)
+		shared := w.master(t, "-L", port+":"+listenEndless(t))
+		terminal, err := pty.Start(w.command("ssh", append(shared, "-tt", target)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = terminal.Close() }()
+		screen := newScreen(terminal)
+		typeText(t, terminal, "PS1=ready'> '; echo there-$((1+1))\n")
+		screen.expect(t, "there-2")
+		before := w.sessionsStarted()
+		flow, err := net.Dial("tcp", port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = flow.Close() }()
+		if _, err := io.CopyN(io.Discard, flow, 64<<10); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.sessionsStarted() - before; got != 1 {
+			t.Errorf("%d sessions were started for the forward", got)
+		}
+		command := w.command("ssh", append(shared, target, "cat /dev/zero")...)
+		output, err := command.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		background(t, command)
+		if _, err := io.CopyN(io.Discard, output, 64<<10); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, flow) }()
+		go func() { _, _ = io.Copy(io.Discard, output) }()
+		for key := range 10 {
+			typeText(t, terminal, fmt.Sprintf("echo key-$((%d+1))\n", key))
+			screen.expect(t, fmt.Sprintf("key-%d", key+1))
+		}
+	})
+}
+
+// TestACommandThatTalksIsLeftAlone: a program that is asked and answers, as an editor's server is, has nobody else on its lane once that has shown.
+func TestACommandThatTalksIsLeftAlone(t *testing.T) {
+	eachInstance(t, func(t *testing.T, w *world) {
+		shared := w.master(t)
+		talking := w.command("ssh", append(shared, target, "echo $SSH_CONNECTION; cat")...)
+		in, err := talking.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := talking.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		background(t, talking)
+		lines := bufio.NewScanner(out)
+		if !lines.Scan() {
+			t.Fatal("the program did not start")
+		}
+		lane := lines.Text()
+		w.eventually(t, "a command beside it goes elsewhere", func() bool {
+			_, _ = io.WriteString(in, "question\n")
+			if !lines.Scan() || lines.Text() != "question" {
+				t.Fatalf("the program said %q (%v)", lines.Text(), lines.Err())
+			}
+			other := w.ssh(t, nil, append(shared, target, "echo $SSH_CONNECTION")...)
+			return other.code == 0 && strings.TrimSpace(other.stdout) != lane
+		})
+	})
+}
+
+// sessionsStarted counts the calls of StartSession so far.
+func (w *world) sessionsStarted() int {
+	started := 0
+	for _, call := range w.lab.AWS.Calls() {
+		if call.Action == "StartSession" {
+			started++
+		}
+	}
+	return started
+}
+
+// listenEndless is a service that sends without end.
+func listenEndless(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer func() { _ = conn.Close() }()
+				piece := make([]byte, 32<<10)
+				for {
+					if _, err := conn.Write(piece); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
 }
 
 // TestMoreSessionsThanOneConnectionTakes holds 14 sessions over one connection. An sshd takes ten on one (MaxSessions), so they are on two.
