@@ -97,6 +97,8 @@ type Verifier interface {
 	// CheckNamed judges the key that the machine at place (authz.Instance.Place) shows; names are what a host CA may call it beside its id. console reads the
 	// text that the machine printed at boot; it may be nil. how says why the key is believed. A key that is not believed is an *authz.Refusal.
 	CheckNamed(ctx context.Context, place string, names []string, key ssh.PublicKey, console func(context.Context) (string, error)) (how string, err error)
+	// WantsConsole foretells whether CheckNamed is likely to read the console text, so that it can be read beforehand.
+	WantsConsole(ctx context.Context, place string) bool
 	// Algorithms gives the host key algorithms to negotiate, so that a machine shows the type of key that is pinned. nil: no preference.
 	Algorithms(place string) []string
 }

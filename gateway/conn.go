@@ -150,7 +150,7 @@ func (c *conn) authenticated(client leg, p *proof) {
 	who(&e, p.identity)
 	e.Login, e.ClientVersion = p.user, string(client.conn.ClientVersion())
 	c.srv.record(e)
-	attrs := []any{"person", p.identity.Person, "key", p.identity.Fingerprint, "login", p.user, "client", e.ClientVersion}
+	attrs := []any{"person", p.identity.Person, "key", p.identity.Fingerprint, "login", p.user, "client", e.ClientVersion, "took", time.Since(c.opened)}
 	if negotiated, ok := client.conn.(ssh.AlgorithmsConnMetadata); ok {
 		a := negotiated.Algorithms()
 		attrs = append(attrs, "kex", a.KeyExchange, "cipher", a.Write.Cipher)

@@ -48,6 +48,7 @@ func (v *visit) inner(channel ssh.NewChannel, outer *proof) error {
 		v.conn.srv.record(e)
 		return err
 	}
+	v.stage(stepPerson, v.began)
 	v.log.Info("logged in through the jump", "person", p.identity.Person, "os_user", p.user, "key", p.identity.Fingerprint)
 	return v.join(client, attempt.up)
 }

@@ -80,13 +80,14 @@ type directTCPIP struct {
 
 // openMachine answers a direct-tcpip. The host is only ever a name for Cloud.Resolve; nothing is dialed from here.
 func (c *conn) openMachine(channel ssh.NewChannel, p *proof) {
-	ref := newRef()
+	ref, began := newRef(), time.Now()
 	r, mode, err := c.routeTo(channel.ExtraData(), p)
 	if err != nil {
 		c.refuseMachine(channel, p, r, ref, err)
 		return
 	}
 	v := c.newVisit(r, mode, ref)
+	v.stage(stepDeciding, began)
 	if mode == modePort {
 		v.remember(granted{authz.ActionForwardLocal, r.named, r.port})
 	}

@@ -29,14 +29,18 @@ func (s *Server) openPort(ctx context.Context, v *visit, r route, peerFirst bool
 	step := &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the Session Manager session to " + r.named}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Limits.ConnectTimeout, step)
 	defer cancel()
+	began := time.Now()
 	grant, err := s.cfg.Cloud.StartPort(ctx, r.role, r.target, r.port, v.reason())
 	if err != nil {
 		return nil, "", portError(ctx, r, err)
 	}
+	v.stage(stepSession, began)
+	began = time.Now()
 	conn, err := s.cfg.DialPort(ctx, grant, peerFirst)
 	if err != nil {
 		return nil, grant.SessionID, portError(ctx, r, err)
 	}
+	v.stage(stepChannel, began)
 	v.log.Info("session opened", "session", grant.SessionID, "port", r.port, "role", r.role.ARN)
 	return conn, grant.SessionID, nil
 }

@@ -113,6 +113,7 @@ func (u *upstream) push(ctx context.Context, r route) *pushing {
 	u.tasks.Go(func() {
 		defer close(p.done)
 		defer logPanic(u.visit.log, "key push")
+		defer u.visit.stage(stepPush, time.Now())
 		p.err = errors.New("the key push did not finish") // unless it does
 		key, err := u.srv.pushed.of(r.pushedFor()).get(ctx, func(key ssh.PublicKey) error {
 			return u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key)

@@ -315,7 +315,8 @@ func (f *fakeCloud) CheckRole(context.Context, authz.Role, *authz.Instance) erro
 	return f.refuse["role"]
 }
 
-func (f *fakeCloud) ConsoleOutput(context.Context, authz.Role, *authz.Instance) (string, error) {
+func (f *fakeCloud) ConsoleOutput(ctx context.Context, _ authz.Role, _ *authz.Instance) (string, error) {
+	f.call(ctx, "console")
 	return f.text, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -133,6 +134,8 @@ func (u *upstream) open(ctx context.Context) (*link, error) {
 
 // attempt opens a session and logs in over it.
 func (u *upstream) attempt(ctx context.Context) (*link, error) {
+	console := u.consoleOf(&u.route)
+	u.ahead(ctx, console)
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
 	if err != nil {
 		return nil, err
@@ -146,7 +149,7 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 		c.abandon()
 		return nil, err
 	}
-	up, facts, err := u.handshake(ctx, c, sessionID, osUser)
+	up, facts, err := u.handshake(ctx, c, console, sessionID, osUser)
 	if err != nil {
 		c.abandon()
 		return nil, err
@@ -169,7 +172,7 @@ func (u *upstream) linkEvent(what string, l *link) Event {
 }
 
 // handshake logs in to the machine's sshd over c as osUser.
-func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID, osUser string) (leg, linkFacts, error) {
+func (u *upstream) handshake(ctx context.Context, c *carrier, console *bootText, sessionID, osUser string) (leg, linkFacts, error) {
 	limits := u.srv.cfg.Limits
 	r := u.route.withUser(osUser)
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
@@ -182,19 +185,22 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID, osUser 
 
 	logins := u.newLogins(ctx, r, sessionID)
 	var facts linkFacts
+	began := time.Now()
 	config := u.clientConfig(r)
 	config.HostKeyCallback = func(_ string, _ net.Addr, hostKey ssh.PublicKey) (err error) {
 		if facts.hostKey != nil { // new session keys in the middle of the connection, when ctx is long over
 			return sameHostKey(facts.hostKey, hostKey)
 		}
+		u.visit.stage(stepHostKey, began)
 		facts.hostKey = hostKey
-		facts.how, err = u.believe(ctx, r, hostKey)
+		facts.how, err = u.believe(ctx, r, hostKey, console)
 		return err
 	}
 	config.AuthCallback = logins.next
 	conn, chans, reqs, err := ssh.NewClientConn(c, net.JoinHostPort(r.target.ID, strconv.Itoa(r.port)), config)
 	switch {
 	case err == nil && stop():
+		u.visit.stage(stepLogin, began)
 		facts.offer = logins.offer
 		return leg{conn: conn, chans: chans, reqs: reqs}, facts, nil
 	case err == nil:
@@ -208,8 +214,13 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, sessionID, osUser 
 }
 
 // believe asks whether the machine may show this host key.
-func (u *upstream) believe(ctx context.Context, r route, hostKey ssh.PublicKey) (how string, err error) {
-	return u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, u.console(r))
+func (u *upstream) believe(ctx context.Context, r route, hostKey ssh.PublicKey, console *bootText) (how string, err error) {
+	defer u.visit.stage(stepBelieve, time.Now())
+	var read func(context.Context) (string, error)
+	if console != nil {
+		read = console.read
+	}
+	return u.srv.cfg.Verifier.CheckNamed(ctx, r.target.Place(), otherNames(r.target), hostKey, read)
 }
 
 // sameHostKey refuses a machine that shows another key when session keys are renewed: whom we logged in to is who we talk to.
@@ -272,15 +283,6 @@ func otherNames(machine *authz.Instance) []string {
 		return nil
 	}
 	return []string{machine.PrivateDNS}
-}
-
-// console gives the way to the machine's boot text, where the cloud has one.
-func (u *upstream) console(r route) func(context.Context) (string, error) {
-	reader, ok := u.srv.cfg.Cloud.(ConsoleReader)
-	if !ok {
-		return nil
-	}
-	return func(ctx context.Context) (string, error) { return reader.ConsoleOutput(ctx, r.role, r.target) }
 }
 
 // discardLeg serves the streams of a connection that nobody uses until they end.

@@ -150,6 +150,28 @@ func TestKeyPushRunsBesideKeyExchange(t *testing.T) {
 	}
 }
 
+// TestTheConsoleIsReadBesideStartSession, the first time; once the machine's key is known, it is not read.
+func TestTheConsoleIsReadBesideStartSession(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	read := make(chan struct{}, 2)
+	w.cloud.before = func(call string) {
+		switch call {
+		case "console":
+			read <- struct{}{}
+		case "start":
+			if w.cloud.started() == 0 {
+				receive(t, read, "the reading of the console, while StartSession is under way")
+			}
+		}
+	}
+	for range 2 {
+		w.visitMachine(t, "ec2-user", w.keys["alice"], nil)
+	}
+	if len(read) != 0 {
+		t.Error("it was read again")
+	}
+}
+
 // wroteConn tells of writes.
 type wroteConn struct {
 	net.Conn

@@ -308,6 +308,7 @@ func (v *visit) keep(l *link) {
 // reuse gives the link that an earlier stay of the same person has left, if it may still serve: the policy has been asked as for any stay, the role must still be
 // to be had, and the machine's host key still be believed. Where it may not, a new session tells the person why not.
 func (u *upstream) reuse(ctx context.Context) *link {
+	defer u.visit.stage(stepReuse, time.Now())
 	r := u.visit.current()
 	found := u.srv.warm.take(ctx, r.warmKey())
 	if found == nil {
@@ -337,7 +338,7 @@ func (u *upstream) mayStillServe(ctx context.Context, r *route, l *link) error {
 			return err
 		}
 	}
-	if _, err := u.believe(ctx, *r, l.facts.hostKey); err != nil {
+	if _, err := u.believe(ctx, *r, l.facts.hostKey, u.consoleOf(r)); err != nil {
 		return fmt.Errorf("believe the host key again: %w", err)
 	}
 	return nil

@@ -30,6 +30,9 @@ func (v *visit) event(what string) Event {
 
 func (v *visit) channelOpened(c *channelInfo) {
 	v.tally.opened(c)
+	if c.id == 1 {
+		v.stage(stepOpen, v.began)
+	}
 	v.conn.srv.record(v.channelEvent(EventChannelOpened, c))
 }
 

@@ -95,6 +95,16 @@ func (v *Verifier) CheckNamed(
 	return BelievedPin, nil
 }
 
+// WantsConsole foretells whether Check will read the console text of the machine at place: nothing is pinned for it, the mode does not rule it out, and no
+// authority is trusted whose certificate it may show instead.
+func (v *Verifier) WantsConsole(ctx context.Context, place string) bool {
+	if v.mode() == Pinned || len(v.HostCAs) > 0 {
+		return false
+	}
+	_, err := v.Store.Get(ctx, place)
+	return errors.Is(err, ErrNotPinned)
+}
+
 // minMachineRSABits is what ssh-keygen has made by default since 2005.
 const minMachineRSABits = 2048
 

@@ -179,3 +179,27 @@ func TestParseMode(t *testing.T) {
 		t.Errorf("off is %q", mode)
 	}
 }
+
+func TestWantsConsole(t *testing.T) {
+	key := newEd25519(t).PublicKey()
+	for name, test := range map[string]struct {
+		v    *Verifier
+		pin  bool
+		want bool
+	}{
+		"nothing is known":      {v: &Verifier{}, want: true},
+		"a key is pinned":       {v: &Verifier{}, pin: true},
+		"pinned keys only":      {v: &Verifier{Policy: Pinned}},
+		"an authority is there": {v: &Verifier{HostCAs: []ssh.PublicKey{key}}},
+	} {
+		test.v.Store = NewMemoryStore()
+		if test.pin {
+			if _, err := test.v.Store.PutIfAbsent(t.Context(), NewPin("a/r/i", BelievedFirstUse, key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := test.v.WantsConsole(t.Context(), "a/r/i"); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

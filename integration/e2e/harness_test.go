@@ -82,7 +82,7 @@ var worlds = map[string]*struct {
 	once    sync.Once
 	started *world
 	err     error
-}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}}
+}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}, "embedded, slow starts": {}}
 
 // eachInstance runs a test against the system's sshd and against the embedded one.
 func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
@@ -128,6 +128,11 @@ func startWorld(kind string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.HasSuffix(kind, "slow starts") {
+		if err := slowStarts(started.GatewayConfig); err != nil {
+			return nil, errors.Join(err, started.Close())
+		}
+	}
 	w := &world{lab: started, person: "alice", sshConfig: started.SSHConfig, log: &logBuffer{}}
 	w.gateway = exec.Command(binary, "serve", "--config", started.GatewayConfig)
 	w.gateway.Env = append(os.Environ(), append(started.Environ(), "GORACE=log_path="+raceLog)...)
@@ -140,6 +145,15 @@ func startWorld(kind string) (*world, error) {
 		return nil, fmt.Errorf("the gateway does not answer: %w\n%s", err, w.log)
 	}
 	return w, nil
+}
+
+// slowStarts makes a gateway start a session every two seconds.
+func slowStarts(config string) error {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(config, []byte(strings.Replace(string(text), "[aws]\n", "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", 1)), 0o600)
 }
 
 // stop asks the gateway to end as a service manager would, and waits.

@@ -7,6 +7,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
@@ -144,4 +147,33 @@ func (w *world) gatewayCommand(t *testing.T, args ...string) string {
 		t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// TestPlaceInTheQueue has a crowd come to a gateway that may start a session every two seconds. Nobody is refused, and who waits long is told their place.
+func TestPlaceInTheQueue(t *testing.T) {
+	w := worldOf(t, "embedded, slow starts")
+	var crowd errgroup.Group
+	said := make([]logBuffer, 4)
+	for i := range said {
+		crowd.Go(func() error {
+			cmd := w.command("ssh", target, "true")
+			cmd.Stderr = &said[i]
+			limit := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer limit.Stop()
+			return cmd.Run()
+		})
+	}
+	err := crowd.Wait()
+	told := 0
+	for i := range said {
+		if regexp.MustCompile(`place \d+ in the queue for ssm:StartSession in ` + lab.Region + `, about \d+s`).MatchString(said[i].String()) {
+			told++
+		}
+		if err != nil {
+			t.Errorf("one was refused (%v); number %d was told %q", err, i, said[i].String())
+		}
+	}
+	if told == 0 {
+		t.Error("nobody was told their place")
+	}
 }
