@@ -176,14 +176,33 @@ func (c *Conn) readError() error {
 func (c *Conn) Write(p []byte) (int, error) {
 	written := 0
 	for {
-		part := p[written:min(len(p), written+c.options.MaxPayload)]
-		if err := c.compose(PayloadOutput, part, true); err != nil {
+		n, err := c.writePart(p[written:])
+		if written += n; err != nil || written == len(p) {
 			return written, err
 		}
-		if written += len(part); written == len(p) {
-			return written, nil
-		}
 	}
+}
+
+// writePart queues as much of p as one message takes. In port sessions, where only the order of bytes means something, that is the last message in the
+// queue if it has room: short messages would waste the permitted rate.
+func (c *Conn) writePart(p []byte) (int, error) {
+	c.composing <- struct{}{}
+	defer func() { <-c.composing }()
+	c.mu.Lock()
+	joined := 0
+	if c.peer.sessionType == SessionPort && c.mayWrite() == nil {
+		joined = c.send.join(p, c.options.MaxPayload)
+		c.counts.bytesOut += int64(joined)
+	}
+	c.mu.Unlock()
+	if joined > 0 {
+		return joined, nil
+	}
+	p = p[:min(len(p), c.options.MaxPayload)]
+	if err := c.composed(PayloadOutput, p, true); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // compose makes one sequenced message and queues it, after waiting for room if patient. An empty payload is not sent: neither side's code can
@@ -191,6 +210,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
 	c.composing <- struct{}{}
 	defer func() { <-c.composing }()
+	return c.composed(kind, payload, patient)
+}
+
+// composed is compose for a caller that holds composing.
+func (c *Conn) composed(kind PayloadType, payload []byte, patient bool) error {
 	c.mu.Lock()
 	err := c.awaitRoom(patient)
 	seq, secret := c.send.next, c.cipher
@@ -210,23 +234,33 @@ func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
 
 // awaitRoom waits until one more message may be queued. The caller holds composing and mu.
 func (c *Conn) awaitRoom(patient bool) error {
-	for {
-		switch {
-		case c.abandon && patient:
-			return net.ErrClosed
-		case patient && !c.claimed && c.muxed:
-			return ErrMultiplexed // plain bytes would reach the agent as broken frames
-		case c.state == Closed:
+	if !patient {
+		if c.state == Closed {
 			return c.err
-		case !patient:
-			return nil
-		case c.writeLimit.passed:
-			return os.ErrDeadlineExceeded
-		case !c.send.full():
-			return nil
+		}
+		return nil
+	}
+	for {
+		if err := c.mayWrite(); err != nil || !c.send.full() {
+			return err
 		}
 		c.progress.Wait()
 	}
+}
+
+// mayWrite gives the reason why nothing more may be written. The caller holds mu.
+func (c *Conn) mayWrite() error {
+	switch {
+	case c.abandon:
+		return net.ErrClosed
+	case !c.claimed && c.muxed:
+		return ErrMultiplexed // plain bytes would reach the agent as broken frames
+	case c.state == Closed:
+		return c.err
+	case c.writeLimit.passed:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 // awaitWindow waits until the session could send one message more, or has ended.
@@ -240,21 +274,22 @@ func (c *Conn) awaitWindow(ctx context.Context) error {
 	return nil
 }
 
-// encode makes the frame of a sequenced message.
+// encode makes the frame of a sequenced message, except for what depends on its whole payload: seal adds that.
 func encode(kind PayloadType, seq int64, payload []byte) *frame {
 	f := newFrame(Overhead + len(payload))
 	f.seq, f.kind = seq, kind
-	m := Message{
-		Type: InputStreamData, SchemaVersion: 1, Created: time.Now(), SequenceNumber: seq, ID: NewUUID(), PayloadType: kind, Payload: payload,
-	}
-	f.buf = m.Append(f.buf[:0])
+	m := Message{Type: InputStreamData, SchemaVersion: 1, Created: time.Now(), SequenceNumber: seq, ID: NewUUID(), PayloadType: kind}
+	f.buf = append(m.appendHeader(f.buf[:0]), payload...)
 	return f
 }
 
 // queue hands f to the writer. The caller holds mu.
 func (c *Conn) queue(f *frame) {
 	c.send.push(f, time.Now())
-	c.vigil.keep(f)
+	if c.vigil.first == nil {
+		f.seal()
+		c.vigil.keep(f)
+	}
 	if f.kind == PayloadOutput {
 		c.counts.bytesOut += int64(len(f.buf) - Overhead)
 	}

@@ -81,9 +81,27 @@ func TestWriteIsCutIntoMessages(t *testing.T) {
 		c := f.dial()
 		mustWrite(t, c, noise(1, 4500))
 		mustWrite(t, c, nil)
+		f.await("the data", func() bool { return len(f.received) == 4500 })
 		mustWrite(t, c, []byte("x"))
 		f.await("the data", func() bool { return len(f.received) == 4501 })
 		f.with(func() { equal(t, "sizes", f.sizes, "[1024 1024 1024 1024 404 1]") })
+	})
+}
+
+// TestWritesThatWaitTogetherShareMessages writes while nothing may be sent yet.
+func TestWritesThatWaitTogetherShareMessages(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		c := f.dial(func(o *Options) { o.WaitForPeer = true })
+		text := noise(1, 4500)
+		for n := range 45 {
+			mustWrite(t, c, text[100*n:100*n+100])
+		}
+		f.await("the data", func() bool { return len(f.received) == len(text) })
+		f.with(func() {
+			equal(t, "text", string(f.received), string(text))
+			equal(t, "sizes", f.sizes, "[1024 1024 1024 1024 404]")
+		})
+		equal(t, "bytes counted", c.Stats().BytesOut, 4500)
 	})
 }
 

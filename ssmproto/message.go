@@ -155,6 +155,22 @@ func Parse(frame []byte) (Message, error) {
 
 // Append adds the frame of m to b: header length 116, type padded with spaces, digest of the payload. It allocates only when b is too small.
 func (m *Message) Append(b []byte) []byte {
+	start := len(b)
+	b = append(m.appendHeader(b), m.Payload...)
+	sealMessage(b[start:])
+	return b
+}
+
+// sealMessage puts the length and the digest of the payload into the header of a message.
+func sealMessage(message []byte) {
+	payload := message[Overhead:]
+	digest := sha256.Sum256(payload)
+	copy(message[offsetDigest:offsetPayloadType], digest[:])
+	binary.BigEndian.PutUint32(message[headerLength:], uint32(len(payload)))
+}
+
+// appendHeader adds the header of m to b, with nothing yet in the places for the length and the digest of the payload.
+func (m *Message) appendHeader(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, headerLength)
 	b = append(b, m.Type...)
 	for i := len(m.Type); i < sizeType; i++ {
@@ -166,11 +182,10 @@ func (m *Message) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, m.Flags)
 	b = append(b, m.ID[8:]...)
 	b = append(b, m.ID[:8]...)
-	digest := sha256.Sum256(m.Payload)
+	var digest [sha256.Size]byte
 	b = append(b, digest[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(m.PayloadType))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(m.Payload)))
-	return append(b, m.Payload...)
+	return binary.BigEndian.AppendUint32(b, 0)
 }
 
 // parseType trims the padding and returns one of the constants where it can, so that no known type allocates.

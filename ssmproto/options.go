@@ -21,7 +21,8 @@ type Options struct {
 	// MessageRate is how many messages a second are sent, data and acknowledgements together. 0 is 900, below the limit of the service
 	// (SPEC.md §4.6); negative is no limit.
 	MessageRate int
-	// Window bounds the memory of unacknowledged data, in bytes. 0 is 512 KiB, or 16 messages if that is more. Write waits when it is full.
+	// Window bounds the memory of unacknowledged data, in bytes; Write waits when it is full. 0 is 512 KiB, or if that is more, 256 messages, but not more
+	// than 8 MiB; without a rate limit 16 messages. With a rate limit less is held on short paths: twice what is under way in a round trip.
 	Window int
 	// ReadBuffer bounds the memory of received data that nobody reads, in bytes; as much again may wait for a missing message. 0 is 512 KiB.
 	ReadBuffer int
@@ -66,7 +67,7 @@ func (o *Options) resolved() Options {
 		r.MessageRate = 900
 	}
 	r.MessageRate = max(r.MessageRate, 0)
-	r.Window = orDefault(r.Window, max(512<<10, 16*(r.MaxPayload+Overhead)))
+	r.Window = orDefault(r.Window, defaultWindow(r.MaxPayload+Overhead, r.MessageRate))
 	r.ReadBuffer = orDefault(r.ReadBuffer, 512<<10)
 	r.PingInterval = orDefault(r.PingInterval, 25*time.Second)
 	r.SilenceLimit = orDefault(r.SilenceLimit, 60*time.Second)
@@ -75,6 +76,14 @@ func (o *Options) resolved() Options {
 	r.PeerTimeout = orDefault(r.PeerTimeout, 5*time.Minute)
 	r.DrainTimeout = orDefault(r.DrainTimeout, 5*time.Second)
 	return r
+}
+
+// defaultWindow is enough for messages of so many bytes at the default rate over a path of 140 ms. Without a limit of the rate it is what keeps queues short.
+func defaultWindow(message, rate int) int {
+	if rate == 0 {
+		return max(512<<10, 16*message)
+	}
+	return max(512<<10, min(256*message, 8<<20), 16*message)
 }
 
 func orDefault[T int | time.Duration](value, standard T) T {

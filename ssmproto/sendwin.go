@@ -72,6 +72,22 @@ func (w *sendWindow) push(f *frame, now time.Time) {
 	w.payload += len(f.buf) - Overhead
 }
 
+// join adds what it can of p to the last message, if that has not been sent and has room, and says how much. A message has no more than most bytes of
+// payload, nor than its memory.
+func (w *sendWindow) join(p []byte, most int) int {
+	if w.unsent == w.next {
+		return 0
+	}
+	f := w.ring[w.slot(w.next-1)]
+	if f.kind != PayloadOutput || f.sealed {
+		return 0
+	}
+	n := min(len(p), most+Overhead-len(f.buf), cap(f.buf)-len(f.buf))
+	f.buf = append(f.buf, p[:n]...)
+	w.payload += n
+	return n
+}
+
 func (w *sendWindow) slot(seq int64) int64 { return seq & int64(len(w.ring)-1) }
 
 func (w *sendWindow) grow() {

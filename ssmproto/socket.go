@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -165,7 +164,7 @@ func (s *socket) read() (*frame, error) {
 	f := newFrame(s.size)
 	for {
 		if len(f.buf) == cap(f.buf) {
-			f.buf = slices.Grow(f.buf, max(len(f.buf), bulkRead/2))
+			f = f.moved(2 * cap(f.buf))
 		}
 		n, err := reader.Read(f.buf[len(f.buf):cap(f.buf)])
 		f.buf = f.buf[:len(f.buf)+n]
@@ -189,6 +188,7 @@ func (s *socket) write(batch []outgoing) error {
 	for i := range batch {
 		message := s.scratch[:0]
 		if f := batch[i].frame; f != nil {
+			f.seal()
 			message = f.buf
 		} else {
 			message = appendAcknowledge(message, batch[i].ack, time.Now())

@@ -19,10 +19,12 @@ const (
 	queueing = 150 * time.Millisecond
 	// leastWindow keeps two requests of the usual 32 KiB under way.
 	leastWindow = 64 << 10
+	// firstWindow is for the slow kind of lane.
+	firstWindow = 128 << 10
 )
 
 // newPace begins with a window for the slow kind of lane. It doubles with each round trip as long as answers come quickly.
-func newPace(most int) pace { return pace{window: min(max(most/4, leastWindow), most), most: most} }
+func newPace(most int) pace { return pace{window: min(firstWindow, most), most: most} }
 
 // answered notes that an answer took so long. full says that the window was in use: a lane with little to do shows nothing about its limit.
 func (p *pace) answered(took time.Duration, now time.Time, full bool) {
