@@ -258,10 +258,11 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 			}
 		}
 		w.cloud.mu.Unlock()
+		osUser := "after-" + call // for whom no key has been pushed yet
 		var err error
 		within(t, "an answer to the jump", func() {
 			var inner *ssh.Client
-			if inner, err = w.jump(t, jumping, worldInstance+":22", as("ec2-user", w.keys["alice"])); err == nil {
+			if inner, err = w.jump(t, jumping, worldInstance+":22", as(osUser, w.keys["alice"])); err == nil {
 				_, err = inner.NewSession()
 			}
 		})
@@ -270,7 +271,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		}
 		within(t, "an end of the direct login", func() {
 			var direct *ssh.Client
-			if direct, err = w.connect(t, as("ec2-user@"+worldInstance, w.keys["alice"])); err == nil {
+			if direct, err = w.connect(t, as(osUser+"@"+worldInstance, w.keys["alice"])); err == nil {
 				_, err = direct.NewSession()
 			}
 		})

@@ -56,12 +56,14 @@ func (o offer) describe(e *Event) {
 	}
 }
 
-// newLogins chooses the ways for a machine and begins what takes time. r has the OS user.
-func (u *upstream) newLogins(ctx context.Context, r route, sessionID string) *logins {
+// newLogins chooses the ways for a machine. r has the OS user, and pushed is the key push for it.
+func (u *upstream) newLogins(ctx context.Context, r route, sessionID string, pushed *pushing) *logins {
 	l := &logins{up: u, ctx: ctx, route: r, sessionID: sessionID}
 	l.left, l.absent = u.visit.ways()
 	if slices.Contains(l.left, authz.LoginInstanceConnect) {
-		l.pushed = u.push(ctx, r)
+		if l.pushed = pushed; pushed.stale() {
+			l.pushed = u.push(ctx)
+		}
 	}
 	return l
 }

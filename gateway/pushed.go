@@ -6,11 +6,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
 // pushFresh is how long after its push a key is used for further logins. EC2 Instance Connect keeps it for 60 seconds; the rest is for the login itself.
@@ -102,29 +105,45 @@ func ephemeralKey() (ssh.Signer, error) {
 
 // pushing is a key push under way.
 type pushing struct {
-	done chan struct{}
-	key  ssh.Signer // valid once done is closed
-	err  error
+	done  chan struct{}
+	key   ssh.Signer // valid once done is closed, as what follows
+	until time.Time  // when the key is too old to begin a login with
+	err   error
 }
 
-// push lets a key in for a minute, beside everything else, unless one is in already.
-func (u *upstream) push(ctx context.Context, r route) *pushing {
+// push lets a key in for a minute, unless one is in already: as soon as the OS user is known, beside everything else. Where Instance Connect is no way into the
+// machine, it does nothing.
+func (u *upstream) push(ctx context.Context) *pushing {
 	p := &pushing{done: make(chan struct{})}
 	u.tasks.Go(func() {
 		defer close(p.done)
 		defer logPanic(u.visit.log, "key push")
-		defer u.visit.stage(stepPush, time.Now())
 		p.err = errors.New("the key push did not finish") // unless it does
+		osUser, err := u.awaitUser(ctx)
+		if err != nil {
+			p.err = err
+			return
+		}
+		if ways, _ := u.visit.ways(); !slices.Contains(ways, authz.LoginInstanceConnect) {
+			return
+		}
+		began, r := time.Now(), u.route.withUser(osUser)
 		key, err := u.srv.pushed.of(r.pushedFor()).get(ctx, func(key ssh.PublicKey) error {
 			return u.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key)
 		})
+		u.visit.stage(stepPush, began)
 		if err != nil {
 			p.err = fmt.Errorf("push a key for %s to %s: %w", r.osUser, r.target.ID, err)
 			return
 		}
-		p.key, p.err = key, nil
+		p.key, p.until, p.err = key, began.Add(pushFresh), nil
 	})
 	return p
+}
+
+// stale reports whether the push went well, but too long ago: StartSession may have waited in a queue since.
+func (p *pushing) stale() bool {
+	return closedAlready(p.done) && p.err == nil && !time.Now().Before(p.until)
 }
 
 // wait gives the key when the machine knows it.

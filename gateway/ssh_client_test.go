@@ -134,7 +134,7 @@ func TestRealClientReadsWhyItIsRefused(t *testing.T) {
 		"direct, unknown":  {nil, []string{"ec2-user@i-0000000000000000f@gw", "true"}, "no machine i-0000000000000000f is known"},
 		"stopped":          {refuse("start", &authz.Refusal{Reason: authz.ReasonInstanceState, Subject: "web-1", Detail: "stopped"}), []string{"-J", "gw", "ec2-user@web-1", "true"}, "web-1 is stopped; start it, then try again"},
 		"agent offline":    {refuse("start", &authz.Refusal{Reason: authz.ReasonTargetNotConnected, Subject: "web-1"}), []string{"ec2-user@web-1@gw", "true"}, "the SSM agent of web-1 is not connected"},
-		"denied by AWS":    {refuse("push", &authz.Refusal{Reason: authz.ReasonAccessDenied, Action: "ec2-instance-connect:SendSSHPublicKey", Role: worldRole}), []string{"-J", "gw", "ec2-user@web-1", "true"}, "AWS does not allow ec2-instance-connect:SendSSHPublicKey as " + worldRole},
+		"denied by AWS":    {refuse("push", &authz.Refusal{Reason: authz.ReasonAccessDenied, Action: "ec2-instance-connect:SendSSHPublicKey", Role: worldRole}), []string{"-J", "gw", "nobody-yet@web-1", "true"}, "AWS does not allow ec2-instance-connect:SendSSHPublicKey as " + worldRole},
 		"a key not known":  {nil, []string{"-i", "UNKNOWN", "gw", "whoami"}, "is not known here; offer another key"},
 		"forward unasked":  {nil, []string{"-o", "ExitOnForwardFailure=yes", "-N", "-R", "0:localhost:1", "gw"}, "remote port forwarding failed"},
 		"bad command":      {nil, []string{"gw", "reboot"}, "unknown command reboot"},

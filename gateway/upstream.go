@@ -21,7 +21,7 @@ import (
 // upstream is the way to one link for one stay: from the moment that policy has said yes to the login, or to the refusal.
 //
 // What can be done at the same time is: openUpstream begins StartSession as soon as policy has said yes, while the person still logs in; login, when the OS
-// user is known, begins the key push, which meanwhile runs beside key exchange. Only the authentication waits for it. Where a warm link may serve, nothing is
+// user is known, begins the key push, which runs beside StartSession and key exchange. Only the authentication waits for it. Where a warm link may serve, nothing is
 // begun before the OS user is known: see reuse.
 type upstream struct {
 	srv    *Server
@@ -132,10 +132,16 @@ func (u *upstream) open(ctx context.Context) (*link, error) {
 	return up, err
 }
 
+// beginnings are what is begun beside StartSession.
+type beginnings struct {
+	pushed  *pushing
+	console *bootText
+}
+
 // attempt opens a session and logs in over it.
 func (u *upstream) attempt(ctx context.Context) (*link, error) {
-	console := u.consoleOf(&u.route)
-	u.ahead(ctx, console)
+	ahead := beginnings{pushed: u.push(ctx), console: u.consoleOf(&u.route)}
+	u.ahead(ctx, ahead.console)
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
 	if err != nil {
 		return nil, err
@@ -149,7 +155,7 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 		c.abandon()
 		return nil, err
 	}
-	up, facts, err := u.handshake(ctx, c, console, sessionID, osUser)
+	up, facts, err := u.handshake(ctx, c, ahead, sessionID, osUser)
 	if err != nil {
 		c.abandon()
 		return nil, err
@@ -172,7 +178,7 @@ func (u *upstream) linkEvent(what string, l *link) Event {
 }
 
 // handshake logs in to the machine's sshd over c as osUser.
-func (u *upstream) handshake(ctx context.Context, c *carrier, console *bootText, sessionID, osUser string) (leg, linkFacts, error) {
+func (u *upstream) handshake(ctx context.Context, c *carrier, ahead beginnings, sessionID, osUser string) (leg, linkFacts, error) {
 	limits := u.srv.cfg.Limits
 	r := u.route.withUser(osUser)
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
@@ -183,7 +189,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, console *bootText,
 	stop := context.AfterFunc(ctx, c.abandon)
 	defer stop()
 
-	logins := u.newLogins(ctx, r, sessionID)
+	logins := u.newLogins(ctx, r, sessionID, ahead.pushed)
 	var facts linkFacts
 	began := time.Now()
 	config := u.clientConfig(r)
@@ -193,7 +199,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, console *bootText,
 		}
 		u.visit.stage(stepHostKey, began)
 		facts.hostKey = hostKey
-		facts.how, err = u.believe(ctx, r, hostKey, console)
+		facts.how, err = u.believe(ctx, r, hostKey, ahead.console)
 		return err
 	}
 	config.AuthCallback = logins.next
