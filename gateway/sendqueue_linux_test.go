@@ -25,7 +25,10 @@ func TestLittleWaitsInTheKernel(t *testing.T) {
 	}
 	var limit int
 	var getErr error
-	if err := raw.Control(func(fd uintptr) { limit, getErr = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT) }); err != nil || getErr != nil {
+	err = raw.Control(func(fd uintptr) {
+		limit, getErr = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+	})
+	if err != nil || getErr != nil {
 		t.Fatal(err, getErr)
 	}
 	if limit != unsentLimit {
