@@ -26,7 +26,8 @@ type Server struct {
 	dropped  atomic.Int64 // connections for which startups had no room
 	warm     *warmLinks
 	pushed   *pushedKeys
-	beside   *lru.Cache[string, struct{}] // fingerprints of unknown keys that were offered by clients who then proved a good one
+	silent   *lru.Cache[string, time.Time] // machines whose sshd did not answer, by Place, and when that was
+	beside   *lru.Cache[string, struct{}]  // fingerprints of unknown keys that were offered by clients who then proved a good one
 
 	cut context.CancelCauseFunc // ends every connection at once
 	ctx context.Context         // ended by cut; the parent of every connection
@@ -70,6 +71,9 @@ func New(cfg Config) (*Server, error) {
 	s.warm = newWarmLinks(cfg.Limits.WarmLinks, s.lanes, cfg.Log)
 	var err error
 	if s.pushed, err = newPushedKeys(); err != nil {
+		return nil, err
+	}
+	if s.silent, err = lru.New[string, time.Time](silentMachines); err != nil {
 		return nil, err
 	}
 	if s.beside, err = lru.New[string, struct{}](besideKept); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -334,5 +335,27 @@ func TestAReloadThatTakesTheShellAway(t *testing.T) {
 	within(t, "the end for the client", func() { _ = session.Wait() })
 	if !strings.Contains(errs.String(), "session-manager-shell is not permitted") {
 		t.Errorf("told %q", errs.String())
+	}
+}
+
+// TestASilentMachineIsNotWaitedForAgain: for a minute everybody who may have a shell gets one at once, and everybody else sshd's full time.
+func TestASilentMachineIsNotWaitedForAgain(t *testing.T) {
+	w, _ := shellWorld(t, everythingPolicy)
+	var tried atomic.Int64
+	w.cloud.port = func(int) (net.Conn, error) {
+		tried.Add(1)
+		return nil, ssmproto.ErrConnectToPort
+	}
+	for range 2 {
+		if out, _, _ := run(t, w.mustConnect(t, as("ssm-user@"+worldInstance, w.keys["alice"])), "echo hello"); out != "hello\n" {
+			t.Errorf("%q", out)
+		}
+	}
+	if n := tried.Load(); n != 1 {
+		t.Errorf("the port was tried %d times", n)
+	}
+	_ = refusalOf(t, w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"])))
+	if n := tried.Load(); n != 2 {
+		t.Errorf("for another user the port was tried %d times", n-1)
 	}
 }

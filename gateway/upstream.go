@@ -110,7 +110,9 @@ func (u *upstream) notice() string { return printableLines(u.banner.take()) }
 // open does the three steps: session, OS user, SSH; or finds that a warm link spares them. A machine that showed a key of another type than those just learned
 // gets a second try, in which a type that is known is negotiated. A machine without sshd may have Session Manager shells in its place.
 func (u *upstream) open(ctx context.Context) (*link, error) {
-	if u.route.obligations.NoSSHD || u.visit.shell.Load() {
+	if none, err := u.expectsNoSSHD(ctx); err != nil {
+		return nil, err
+	} else if none {
 		return u.withoutSSHD(ctx, errNoSSHD)
 	}
 	if !u.fresh && u.srv.warm.promising(u.route.identity.Person, u.route.target.Place()) {
@@ -185,7 +187,7 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, ahead beginnings, 
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	c.expectFirst(limits.BannerTimeout, func() { fail(portRefused(r, errors.New("silence"))) })
+	c.expectFirst(u.sshdPatience(osUser), func() { fail(portRefused(r, errors.New("silence"))) })
 	stop := context.AfterFunc(ctx, c.abandon)
 	defer stop()
 

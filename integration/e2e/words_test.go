@@ -39,8 +39,8 @@ func TestWords(t *testing.T) {
 		"no Instance Connect": {"alice", []string{"ec2-user@" + lab.NoConnectInstance}, []string{"did not let user ec2-user in", "EC2 Instance Connect is installed"}},
 		"no such OS user":     {"alice", []string{"nobody-here@i-0123456789abcdef0"}, []string{"did not let user nobody-here in", "user exists"}},
 		"OS user not allowed": {"alice", []string{"root@i-0123456789abcdef0"}, []string{"AWS does not allow ec2-instance-connect:SendSSHPublicKey", "IAM permission"}},
-		"hybrid node":         {"alice", []string{"ec2-user@" + lab.HybridNode}, []string{"cannot be reached in this way", "which ways there are"}},
-		"no sshd":             {"alice", []string{"ec2-user@" + lab.NoSSHDInstance}, []string{"nothing answers on", "service there is running"}},
+		"hybrid node":         {"alice", []string{"ec2-user@" + lab.StrangerNode}, []string{"did not let user ec2-user in", "a certificate of the gateway's user CA", "TrustedUserCAKeys"}},
+		"no sshd":             {"alice", []string{"ec2-user@" + lab.NoSSHDInstance}, []string{"nothing answers on", "as ssm-user you get a Session Manager shell", "service there is running"}},
 		"another identity":    {"bob", []string{"-o", "ProxyJump=none", "-o", "ProxyCommand=ssh -F " + w.lab.SSHConfigFor("alice") + " -W %h:22 gateway", target}, []string{"somebody else"}},
 	} {
 		t.Run(name, func(t *testing.T) {

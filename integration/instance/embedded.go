@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,11 +149,11 @@ func (s *server) serverConfig(admitted func()) *ssh.ServerConfig {
 	return &ssh.ServerConfig{
 		NoClientAuthCallback: func(ssh.ConnMetadata) (*ssh.Permissions, error) { return nil, errNoneLogin },
 		PublicKeyCallback: func(conn ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-			return nil, s.admit(conn.User(), key)
+			return nil, s.admit(conn, key)
 		},
 		// The key of the last query need not be the key that is proven: what counts is asked again, after the proof.
 		VerifiedPublicKeyCallback: func(conn ssh.ConnMetadata, key ssh.PublicKey, _ *ssh.Permissions, _ string) (*ssh.Permissions, error) {
-			if err := s.admit(conn.User(), key); err != nil {
+			if err := s.admit(conn, key); err != nil {
 				return nil, err
 			}
 			admitted()
@@ -164,10 +165,17 @@ func (s *server) serverConfig(admitted func()) *ssh.ServerConfig {
 	}
 }
 
-// admit asks whether key was pushed for user.
-func (s *server) admit(user string, key ssh.PublicKey) error {
+// admit asks whether key is known here, or was pushed for the user.
+func (s *server) admit(conn ssh.ConnMetadata, key ssh.PublicKey) error {
+	user := conn.User()
 	if !slices.Contains(s.cfg.OSUsers, user) {
 		return errNotAdmitted
+	}
+	if cert, ok := key.(*ssh.Certificate); ok {
+		return s.certified(conn, cert)
+	}
+	if listed([]byte(strings.Join(s.cfg.AuthorizedKeys, "\n")), key) == nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), keysTimeout)
 	defer cancel()
@@ -188,6 +196,15 @@ func (s *server) admit(user string, key ssh.PublicKey) error {
 		return fmt.Errorf("ask for keys: %w", err)
 	}
 	return listed(text, key)
+}
+
+// certified asks whether a certificate is by the authority that is trusted here, for this user, and valid now.
+func (s *server) certified(conn ssh.ConnMetadata, cert *ssh.Certificate) error {
+	checker := &ssh.CertChecker{IsUserAuthority: func(authority ssh.PublicKey) bool {
+		return listed([]byte(s.cfg.TrustedUserCA), authority) == nil
+	}}
+	_, err := checker.Authenticate(conn, cert)
+	return err
 }
 
 // listed looks for key among authorized_keys lines. Lines that do not parse are passed over, as sshd does.

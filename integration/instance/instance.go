@@ -1,4 +1,4 @@
-// Package instance is a machine at the far end: a login service that believes only keys which were pushed a moment ago.
+// Package instance is a machine at the far end: a login service that believes only keys which were pushed a moment ago, unless it is told of others.
 //
 // A real instance is the system's own sshd, started with its own configuration, host keys and users in namespaces of its own, so that nothing
 // on the machine changes and nothing survives it. An embedded instance is an SSH server on gliderlabs/ssh for machines where that is not
@@ -37,6 +37,10 @@ type Config struct {
 	KeysURL string
 	// OSUsers are the only accounts that may log in. Names are lower case letters, digits, '-' and '_'.
 	OSUsers []string
+	// TrustedUserCA is the public key whose user certificates let in (TrustedUserCAKeys in sshd_config(5)), as one authorized_keys line. Optional.
+	TrustedUserCA string
+	// AuthorizedKeys are keys that let in as every OS user, one authorized_keys line each. Optional.
+	AuthorizedKeys []string
 	// Dir keeps host keys, homes and configuration. It is created if missing, reused if not: the host keys of a second start are those of the first.
 	Dir string
 	// Embedded chooses the embedded server. Otherwise the real one is started, and Start fails with RealAvailable's reason where it cannot be.
@@ -128,10 +132,23 @@ func (c *Config) check() error {
 			return fmt.Errorf("OS user %q is not a plain name", user)
 		}
 	}
+	for _, line := range c.knownLines() {
+		if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err != nil || strings.ContainsAny(line, "\n\r") {
+			return fmt.Errorf("%q is not a public key: %w", line, err)
+		}
+	}
 	if c.Dir == "" {
 		return errors.New("no directory given")
 	}
 	return nil
+}
+
+// knownLines are the keys that count without being pushed.
+func (c *Config) knownLines() []string {
+	if c.TrustedUserCA == "" {
+		return c.AuthorizedKeys
+	}
+	return append(c.AuthorizedKeys[:len(c.AuthorizedKeys):len(c.AuthorizedKeys)], c.TrustedUserCA)
 }
 
 // keysURL is what is asked for one account.

@@ -11,7 +11,7 @@ import (
 // machineDir is where the machine's directory appears inside its namespace (mount.sh), whatever lies above it outside.
 const machineDir = "/run/machine"
 
-// sshdConfig takes, in this order: host, port, HostKey lines, users. It is no text/template: that would be 3 MB in every binary that has the demo.
+// sshdConfig takes, in this order: host, port, HostKey lines, users, and what else lets in. It is no text/template: that would be 3 MB in every binary that has the demo.
 const sshdConfig = `ListenAddress %s
 Port %s
 %sPidFile none
@@ -25,8 +25,7 @@ AuthenticationMethods publickey
 PubkeyAuthentication yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
-AuthorizedKeysFile none
-AuthorizedKeysCommand /run/machine-keys/keys.sh %%u
+%sAuthorizedKeysCommand /run/machine-keys/keys.sh %%u
 AuthorizedKeysCommandUser nobody
 LoginGraceTime 120
 # Every session arrives from loopback, so that the limits per source would count all users together.
@@ -53,6 +52,29 @@ func writeSSHDConfig(cfg *Config, addr string) error {
 	for _, file := range hostKeyFiles {
 		fmt.Fprintf(&hostKeys, "HostKey %s/%s\n", machineDir, file.name)
 	}
-	text := fmt.Sprintf(sshdConfig, host, port, hostKeys.String(), strings.Join(cfg.OSUsers, " "))
+	known, err := writeKnown(cfg)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(sshdConfig, host, port, hostKeys.String(), strings.Join(cfg.OSUsers, " "), known)
 	return os.WriteFile(filepath.Join(cfg.Dir, "sshd_config"), []byte(text), 0o644)
+}
+
+// writeKnown puts the keys that count without being pushed into files and gives the lines of sshd_config that name them.
+func writeKnown(cfg *Config) (string, error) {
+	lines := "AuthorizedKeysFile none\n"
+	if len(cfg.AuthorizedKeys) > 0 {
+		lines = "AuthorizedKeysFile " + machineDir + "/authorized_keys\n"
+		text := strings.Join(cfg.AuthorizedKeys, "\n") + "\n"
+		if err := os.WriteFile(filepath.Join(cfg.Dir, "authorized_keys"), []byte(text), 0o644); err != nil {
+			return "", err
+		}
+	}
+	if cfg.TrustedUserCA != "" {
+		lines += "TrustedUserCAKeys " + machineDir + "/user_ca.pub\n"
+		if err := os.WriteFile(filepath.Join(cfg.Dir, "user_ca.pub"), []byte(cfg.TrustedUserCA+"\n"), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return lines, nil
 }

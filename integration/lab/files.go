@@ -24,6 +24,7 @@ func (l *Lab) writeGatewayConfig(c *crowd) error {
 	fmt.Fprintf(&b, `listen = [%q]
 public_name = "gateway"
 state_dir = "state"
+user_ca_key = "state/user_ca_ed25519_key"
 audit_log = "audit.jsonl"
 log_level = "debug"
 policies = ["policy.cedar"]
@@ -35,6 +36,10 @@ region = %q
 [session]
 max_payload = %d
 keep_warm = %q
+
+[targets]
+forwarded_agent = true
+session_manager_shell = true
 
 [[account]]
 alias = %q

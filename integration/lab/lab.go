@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,15 +94,26 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	hostCA, err := l.newHostCA()
+	hostCA, err := l.newAuthority("host_ca_ed25519_key")
+	if err != nil {
+		return err
+	}
+	userCA, err := l.newAuthority("user_ca_ed25519_key")
 	if err != nil {
 		return err
 	}
 	if err := l.startAWS(options); err != nil {
 		return err
 	}
-	for _, m := range append(machines[:len(machines):len(machines)], machine{id: HybridNode, name: "rack-1", agent: true, sshd: true}) {
-		if err := l.startMachine(ctx, options, m); err != nil {
+	for _, m := range append(machines[:len(machines):len(machines)], nodes...) {
+		known := instance.Config{}
+		if m.trustsCA {
+			known.TrustedUserCA = authorizedLine(userCA)
+		}
+		if m.knows != "" {
+			known.AuthorizedKeys = []string{strings.TrimSpace(people.publicKeys[m.knows])}
+		}
+		if err := l.startMachine(ctx, options, m, known); err != nil {
 			return fmt.Errorf("machine %s: %w", m.name, err)
 		}
 	}
@@ -125,13 +137,14 @@ func (l *Lab) startAWS(options Options) error {
 	return nil
 }
 
-// startMachine starts what is behind a machine: its sshd and its agent, as far as it has them.
-func (l *Lab) startMachine(ctx context.Context, options Options, m machine) error {
+// startMachine starts what is behind a machine: its sshd and its agent, as far as it has them. known has the keys that count there without being pushed.
+func (l *Lab) startMachine(ctx context.Context, options Options, m machine, known instance.Config) error {
 	sshd := "127.0.0.1:1" // nobody listens there: connections are refused
 	if m.sshd {
 		started, err := instance.Start(instance.Config{
 			ID: m.id, KeysURL: l.AWS.PlainURL() + "/_emulator/keys", OSUsers: []string{"ec2-user", "ubuntu"},
-			Dir: filepath.Join(l.Dir, "machines", m.id), Embedded: options.Embedded || m.id != MainInstance, Logger: options.Logger,
+			TrustedUserCA: known.TrustedUserCA, AuthorizedKeys: known.AuthorizedKeys,
+			Dir: filepath.Join(l.Dir, "machines", m.id), Embedded: options.Embedded || !m.real, Logger: options.Logger,
 		})
 		if err != nil {
 			return err
@@ -194,17 +207,18 @@ func (l *Lab) UserKey(person string) string { return filepath.Join(l.Dir, "peopl
 // SSHConfigFor is the ssh_config of a person.
 func (l *Lab) SSHConfigFor(person string) string { return filepath.Join(l.Dir, "ssh_config."+person) }
 
-// newHostCA writes the authority that the gateway will find in its state directory, so that clients can know it before the gateway starts.
-func (l *Lab) newHostCA() (ssh.PublicKey, error) {
-	signer, pem, err := newKeyPEM("host CA of the lab")
+// newAuthority writes the key of an authority that the gateway will find in its state directory, so that clients and machines can know it before the gateway
+// starts.
+func (l *Lab) newAuthority(file string) (ssh.PublicKey, error) {
+	signer, pem, err := newKeyPEM("authority of the lab")
 	if err != nil {
 		return nil, err
 	}
 	state := filepath.Join(l.Dir, "state")
-	if err := os.Mkdir(state, 0o700); err != nil {
+	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, err
 	}
-	return signer.PublicKey(), os.WriteFile(filepath.Join(state, "host_ca_ed25519_key"), pem, 0o600)
+	return signer.PublicKey(), os.WriteFile(filepath.Join(state, file), pem, 0o600)
 }
 
 // freeAddress is a loopback address that is free now. The gateway takes it a moment later; nobody else on loopback is in a hurry for it.

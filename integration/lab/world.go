@@ -23,14 +23,17 @@ const (
 	OfflineInstance   = "i-0aaaaaaaaaaaaaaa2" // running, no agent
 	TwinInstance      = "i-0aaaaaaaaaaaaaaa3" // shares its Name with OtherTwinInstance
 	OtherTwinInstance = "i-0aaaaaaaaaaaaaaa4"
-	NoConnectInstance = "i-0aaaaaaaaaaaaaaa5" // no Instance Connect: pushed keys never arrive
+	NoConnectInstance = "i-0aaaaaaaaaaaaaaa5" // no Instance Connect: pushed keys never arrive; alice's own key is known there
 	NoSSHDInstance    = "i-0aaaaaaaaaaaaaaa6" // nothing listens on port 22
 	OtherTeamInstance = "i-0aaaaaaaaaaaaaaa7" // IAM keeps the lab's people out
 	ForbiddenInstance = "i-0aaaaaaaaaaaaaaa8" // the gateway's policy keeps them out
 )
 
-// HybridNode is a machine outside EC2, which Instance Connect does not know.
-const HybridNode = "mi-0123456789abcdef0"
+// Machines outside EC2, which Instance Connect does not know.
+const (
+	HybridNode   = "mi-0123456789abcdef0" // trusts the gateway's user CA
+	StrangerNode = "mi-0123456789abcdef1" // does not
+)
 
 // machine is one instance of the world and what is behind it.
 type machine struct {
@@ -40,18 +43,26 @@ type machine struct {
 	agent     bool // an agent is attached
 	sshd      bool // something answers on port 22
 	noConnect bool
+	real      bool   // the system's sshd, where that is wanted
+	trustsCA  bool   // of the gateway, for users
+	knows     string // the person whose key lets in
 }
 
 var machines = []machine{
-	{id: MainInstance, name: "web-1", tags: map[string]string{"Env": "dev"}, agent: true, sshd: true},
+	{id: MainInstance, name: "web-1", tags: map[string]string{"Env": "dev"}, agent: true, sshd: true, real: true},
 	{id: StoppedInstance, name: "stopped-1", state: awsemu.StateStopped},
 	{id: OfflineInstance, name: "offline-1"},
 	{id: TwinInstance, name: "twin"},
 	{id: OtherTwinInstance, name: "twin"},
-	{id: NoConnectInstance, name: "no-connect-1", agent: true, sshd: true, noConnect: true},
+	{id: NoConnectInstance, name: "no-connect-1", agent: true, sshd: true, noConnect: true, real: true, knows: "alice"},
 	{id: NoSSHDInstance, name: "no-sshd-1", agent: true},
 	{id: OtherTeamInstance, name: "other-team-1", tags: map[string]string{"ssh-team": "red"}, agent: true},
 	{id: ForbiddenInstance, name: "forbidden-1", tags: map[string]string{"Quarantine": "yes"}, agent: true},
+}
+
+var nodes = []machine{
+	{id: HybridNode, name: "rack-1", agent: true, sshd: true, real: true, trustsCA: true},
+	{id: StrangerNode, name: "rack-2", agent: true, sshd: true},
 }
 
 //go:embed policies/*.json
@@ -110,7 +121,11 @@ func account() (awsemu.Account, error) {
 		}
 		built.Roles = append(built.Roles, awsemu.Role{Name: person, Path: "/ssh-gw-user/", Trust: trust, Policy: permissions})
 	}
-	built.Nodes = append(built.Nodes, awsemu.Node{ID: HybridNode, Region: Region, Name: "rack-1", IP: "192.168.1.5", Tags: map[string]string{"ssh-team": "blue"}})
+	for i, m := range nodes {
+		built.Nodes = append(built.Nodes, awsemu.Node{
+			ID: m.id, Region: Region, Name: m.name, IP: fmt.Sprintf("192.168.1.%d", 5+i), Tags: map[string]string{"Name": m.name, "ssh-team": "blue"},
+		})
+	}
 	for i, m := range machines {
 		built.Instances = append(built.Instances, m.describe(i))
 	}
