@@ -55,6 +55,7 @@ type Conn struct {
 	pingAt     time.Time
 	lostAt     time.Time // since when there is no connection; zero while there is one
 	vigil      vigil
+	discovery  discovery
 
 	send    sendWindow
 	recv    recvWindow
@@ -81,6 +82,7 @@ type counts struct{ messagesIn, messagesOut, bytesIn, bytesOut, resumes int64 }
 type Stats struct {
 	State                   State
 	UnackedBytes            int           // payload that is queued or under way
+	MaxPayload              int           // what a message carries at most, by Options.MaxPayload or as discovered
 	RoundTrip               time.Duration // smoothed; 0 before the first acknowledgement
 	Resends                 int64         // messages sent again
 	Resumes                 int64         // connections after the first
@@ -93,7 +95,7 @@ func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Stats{
-		State: c.state, UnackedBytes: c.send.payload, RoundTrip: c.send.rtt.smoothed, Resends: c.send.resends, Resumes: c.counts.resumes,
+		State: c.state, UnackedBytes: c.send.payload, MaxPayload: c.discovery.size, RoundTrip: c.send.rtt.smoothed, Resends: c.send.resends, Resumes: c.counts.resumes,
 		MessagesIn: c.counts.messagesIn, MessagesOut: c.counts.messagesOut, BytesIn: c.counts.bytesIn, BytesOut: c.counts.bytesOut,
 	}
 }
@@ -191,14 +193,15 @@ func (c *Conn) writePart(p []byte) (int, error) {
 	c.mu.Lock()
 	joined := 0
 	if c.peer.sessionType == SessionPort && c.mayWrite() == nil {
-		joined = c.send.join(p, c.options.MaxPayload)
+		joined = c.send.join(p, c.discovery.size)
 		c.counts.bytesOut += int64(joined)
 	}
+	most := c.discovery.size
 	c.mu.Unlock()
 	if joined > 0 {
 		return joined, nil
 	}
-	p = p[:min(len(p), c.options.MaxPayload)]
+	p = p[:min(len(p), most)]
 	if err := c.composed(PayloadOutput, p, true); err != nil {
 		return 0, err
 	}

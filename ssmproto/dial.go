@@ -38,7 +38,7 @@ func newConn(grant Grant, o Options) *Conn {
 		grant: grant, options: o, log: o.Logger, clientID: NewUUID(), kick: make(chan struct{}, 1), composing: make(chan struct{}, 1),
 		send: sendWindow{limitBytes: o.Window, rate: o.MessageRate},
 		recv: recvWindow{limitBytes: o.ReadBuffer},
-		pace: newPacer(o.MessageRate, serviceBurst),
+		pace: newPacer(o.MessageRate, serviceBurst), discovery: newDiscovery(o.MaxPayload, o.DiscoverPayload),
 	}
 	c.readable.L, c.progress.L = &c.mu, &c.mu
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -131,6 +131,9 @@ func (c *Conn) attach(s *socket) error {
 	c.paused = time.Time{}
 	c.pingAt = now.Add(c.options.PingInterval)
 	c.send.reconnected(now, outage)
+	if c.counts.resumes > 0 {
+		c.discovery.reconnected()
+	}
 	c.wake()
 	return nil
 }

@@ -18,6 +18,10 @@ type Options struct {
 	ClientVersion string
 	// MaxPayload is the size of the messages that Write cuts its data into, in bytes. 0 is 1024, which is what AWS's own client sends.
 	MaxPayload int
+	// DiscoverPayload is up to which size larger messages are tried, in bytes, while a port session sends bulk. 0 tries none. A size is used once the agent has
+	// acknowledged a probe of it, and no byte depends on a probe; but what the service does with one that it dislikes is not known, and it may cost a
+	// connection, which is then resumed (SPEC.md §10). Nothing is remembered beyond the session.
+	DiscoverPayload int
 	// MessageRate is how many messages a second are sent, data and acknowledgements together. 0 is 900, below the limit of the service
 	// (SPEC.md §4.6); negative is no limit.
 	MessageRate int
@@ -67,7 +71,7 @@ func (o *Options) resolved() Options {
 		r.MessageRate = 900
 	}
 	r.MessageRate = max(r.MessageRate, 0)
-	r.Window = orDefault(r.Window, defaultWindow(r.MaxPayload+Overhead, r.MessageRate))
+	r.Window = orDefault(r.Window, defaultWindow(max(r.MaxPayload, r.DiscoverPayload)+Overhead, r.MessageRate))
 	r.ReadBuffer = orDefault(r.ReadBuffer, 512<<10)
 	r.PingInterval = orDefault(r.PingInterval, 25*time.Second)
 	r.SilenceLimit = orDefault(r.SilenceLimit, 60*time.Second)

@@ -85,7 +85,7 @@ func (c *Conn) take(f *frame) {
 
 // acknowledged takes the acknowledgement of one of our messages. The caller holds mu.
 func (c *Conn) acknowledged(a Ack) {
-	if a.Type != InputStreamData || !c.send.ack(a.SequenceNumber, time.Now()) {
+	if a.Type != InputStreamData || c.probeAcknowledged(a) || !c.send.ack(a.SequenceNumber, time.Now()) {
 		return
 	}
 	c.news.room = c.news.room || !c.send.full()

@@ -82,7 +82,7 @@ func (w *sendWindow) join(p []byte, most int) int {
 	if f.kind != PayloadOutput || f.sealed {
 		return 0
 	}
-	n := min(len(p), most+Overhead-len(f.buf), cap(f.buf)-len(f.buf))
+	n := max(0, min(len(p), most+Overhead-len(f.buf), cap(f.buf)-len(f.buf))) // most may have become less
 	f.buf = append(f.buf, p[:n]...)
 	w.payload += n
 	return n

@@ -46,7 +46,7 @@ func openSocket(ctx context.Context, grant *Grant, token Token, clientID UUID, o
 	}
 	s := &socket{silence: o.SilenceLimit, size: smallFrame, disarm: func() bool { return true }}
 	dialer := *o.Dialer
-	dialer.WriteBufferSize = o.MaxPayload + 2*Overhead
+	dialer.WriteBufferSize = max(o.MaxPayload, o.DiscoverPayload) + 2*Overhead
 	dialer.ReadBufferSize = usualRead
 	dialer.HandshakeTimeout = o.HandshakeTimeout
 	s.capture(ctx, &dialer)

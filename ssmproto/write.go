@@ -73,6 +73,11 @@ func (c *Conn) plan(batch []outgoing, now time.Time) ([]outgoing, time.Duration)
 		c.counts.messagesOut++
 		batch = append(batch, outgoing{frame: f})
 	}
+	if f := c.nextProbe(now); f != nil {
+		c.counts.messagesOut++
+		c.pace.spend(now)
+		batch = append(batch, outgoing{frame: f})
+	}
 	for len(batch) < maxBatch {
 		f := c.nextFrame(now)
 		if f == nil && c.acks.empty() {
@@ -151,6 +156,9 @@ func (c *Conn) nextEvent(now time.Time) time.Duration {
 	}
 	if at, ok := c.vigil.next(c.options.PeerCheck, c.options.PeerTimeout); ok {
 		next = min(next, at.Sub(now))
+	}
+	if !c.discovery.due.IsZero() && c.state == Open {
+		next = min(next, c.discovery.due.Sub(now))
 	}
 	if f := c.send.fresh(); f != nil && c.holdTill.After(now) {
 		next = min(next, c.holdTill.Sub(now))

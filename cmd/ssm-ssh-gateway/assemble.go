@@ -113,7 +113,7 @@ func (a *assembly) dialShell(ctx context.Context, grant ssmproto.Grant) (gateway
 func (a *assembly) sessionOptions(peerFirst bool) *ssmproto.Options {
 	return &ssmproto.Options{
 		Logger: a.log, WaitForPeer: peerFirst,
-		MaxPayload: a.cfg.Session.MaxPayload, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
+		MaxPayload: a.cfg.Session.MaxPayload, DiscoverPayload: a.cfg.Session.Discover, MessageRate: a.cfg.Session.MessageRate, ResumeFor: a.cfg.Session.ResumeFor.Duration,
 	}
 }
 

@@ -61,6 +61,7 @@ type awsConfig struct {
 // sessionConfig tunes the Session Manager data channel.
 type sessionConfig struct {
 	MaxPayload  int      `toml:"max_payload"`
+	Discover    int      `toml:"discover_payload"`
 	MessageRate int      `toml:"message_rate"`
 	ResumeFor   duration `toml:"resume_for"`
 	// KeepWarm has a default that is not zero, and a zero that means something.

@@ -38,6 +38,9 @@ func checkValues(cfg *loadedConfig) []finding {
 	if size := cfg.Session.MaxPayload; size < 0 || size > maxPayloadLimit {
 		report("session.max_payload", "%d is not between 1 and %d", size, maxPayloadLimit)
 	}
+	if size := cfg.Session.Discover; size < 0 || size > maxPayloadLimit {
+		report("session.discover_payload", "%d is not between 0 and %d", size, maxPayloadLimit)
+	}
 	if kept := cfg.Session.keepWarm(); kept > longestKeepWarm {
 		report("session.keep_warm", "%s is longer than %s", kept, longestKeepWarm)
 	}

@@ -43,6 +43,8 @@ type Faults struct {
 	RateLimit int `json:"rateLimit,omitempty"`
 	// MaxClientPayload discards input_stream_data with more bytes of payload. None when zero.
 	MaxClientPayload int `json:"maxClientPayload,omitempty"`
+	// CloseOversized closes the WebSocket of a client that exceeds MaxClientPayload, beside discarding the message.
+	CloseOversized bool `json:"closeOversized,omitempty"`
 	// CutAfterMessages and CutAfterBytes break the WebSocket of CutSide (the client when empty) without close frame after it
 	// has carried that much in both directions, each time it is connected. None when zero.
 	CutAfterMessages int64 `json:"cutAfterMessages,omitempty"`

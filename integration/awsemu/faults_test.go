@@ -383,3 +383,18 @@ func TestListenRefusesOtherAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestOversizedClientPayloadClosesTheWebSocket(t *testing.T) {
+	s, talk := withFaults(t, awsemu.Faults{MaxClientPayload: 4, CloseOversized: true})
+	talk.client.send(ssmproto.InputStreamData, 0, "1234")
+	talk.client.send(ssmproto.InputStreamData, 1, "12345")
+	if m := talk.agent.receive(); m.SequenceNumber != 0 {
+		t.Errorf("received message %d", m.SequenceNumber)
+	}
+	if err := talk.client.ended(); err == nil {
+		t.Error("the WebSocket stayed open")
+	}
+	if got := info(t, s, talk.id).ToAgent.Lost; got != 1 {
+		t.Errorf("counted %d lost messages", got)
+	}
+}

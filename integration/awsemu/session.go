@@ -210,6 +210,9 @@ func (ses *session) relay(c *channel) error {
 			ses.touch()
 			if c.side == SideClient && faults.MaxClientPayload > 0 && len(frame)-frameOverhead > faults.MaxClientPayload {
 				out.stats.lost.Add(1)
+				if faults.CloseOversized {
+					return fmt.Errorf("a payload of more than %d bytes", faults.MaxClientPayload)
+				}
 				continue
 			}
 			out.push(frame, kind, ses.done)

@@ -28,6 +28,7 @@ var measures = []measure{
 	{"websocket", nowhere, measureWebSocket},
 	{"login", both, measureLogin},
 	{"transfer", both, measureTransfer},
+	{"payload", []condition{awsLike}, measurePayload},
 	{"keystroke", both, measureKeystroke},
 	{"files", both, measureFiles},
 	{"idle", []condition{free}, measureIdle},

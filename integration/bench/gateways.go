@@ -21,6 +21,7 @@ import (
 type variant struct {
 	name        string
 	maxPayload  int // bytes of one message towards the instance; 1024 when zero
+	discover    int // up to which size of message the gateway tries; not at all when zero
 	lanes       int // that a connection may have; the gateway's default when zero
 	passthrough bool
 	environ     []string
@@ -146,7 +147,7 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 	if v.passthrough {
 		policy = `@id("everybody") @mode("passthrough") permit (principal, action, resource);`
 	}
-	session := table{"max_payload": max(v.maxPayload, 1024)}
+	session := table{"max_payload": max(v.maxPayload, 1024), "discover_payload": v.discover}
 	if w.messageRate != 0 {
 		session["message_rate"] = w.messageRate
 	}
