@@ -21,7 +21,7 @@ LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 # Tests find programs on the path like anybody else: ours first, and sshd, which Debian keeps out of an ordinary user's path.
 export PATH := $(TOOLS)/bin:$(TOOLS)/venv/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: build test test-quick lint fmt bench bench-quick bench-micro demo compat chaos fuzz tools check-cross clean help
+.PHONY: build test test-quick lint fmt bench bench-quick bench-micro demo compat chaos lasting fuzz tools check-cross clean help
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ compat: ## every client through the gateway, OpenSSH's own tests, 10,000 command
 
 chaos: ## random schedules of trouble for SECONDS; a failure names its SEED
 	@$(GO) run ./integration/chaos $(if $(SEED),-seed $(SEED) $(if $(SECONDS),-seconds $(SECONDS)),-seconds $(or $(SECONDS),60))
+
+lasting: ## 200 MiB each way while AWS closes every data channel every five seconds; minutes, and a smaller version of it is in test
+	scripts/prepare-test
+	LASTING=1 $(GO) test -count=1 -timeout 60m -run '^TestTransferOutlastsItsConnections$$' -v ./integration/e2e
 
 fuzz: ## each fuzz target for FUZZTIME
 	FUZZTIME=$(FUZZTIME) GO=$(GO) scripts/fuzz

@@ -2,7 +2,6 @@ package ssmproto
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -316,7 +315,6 @@ func (c *Conn) fail(reason error) {
 		return
 	}
 	c.err = reason
-	c.ended = c.ended || errors.Is(reason, ErrSessionOver)
 	c.cancel()
 	if c.socket != nil {
 		c.socket.close()

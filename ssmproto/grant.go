@@ -41,7 +41,8 @@ type Grant struct {
 	// Resume asks ResumeSession for a fresh token after a lost connection. It returns ErrSessionOver (possibly wrapped) when the session has ended,
 	// any other error when asking again later may help. Without it a lost connection is the end.
 	Resume func(ctx context.Context, sessionID string) (Token, error)
-	// Terminate calls TerminateSession. It is called once, when a session ends that the agent has not ended itself. Optional.
+	// Terminate calls TerminateSession. It is called once, when a session ends and neither the service nor the agent has said that it is over; also after
+	// ErrSessionOver from Resume, which a person hears who may not resume any more. It must not mind a session that is gone. Optional.
 	Terminate func(ctx context.Context, sessionID string) error
 	// Sign adds SigV4 headers (service ssmmessages) to the WebSocket upgrade (SPEC.md §2.1). Optional: unsigned upgrades are accepted today.
 	Sign func(ctx context.Context, req *http.Request) error

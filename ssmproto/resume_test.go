@@ -112,7 +112,7 @@ func TestResumeOfASessionThatIsOver(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		_ = c.Close()
-		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
+		f.with(func() { equal(t, "TerminateSession calls", f.terminated, 1) }) // it may only be resuming that is over
 	})
 }
 

@@ -107,7 +107,7 @@ type stdio struct {
 // connect opens the way and relays until the instance ends it or ctx does.
 func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, stderr io.Writer) error {
 	oneProcessor()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := untilHangup(ctx)
 	defer cancel()
 	cloud, err := aws.open(ctx)
 	if err != nil {
@@ -244,18 +244,21 @@ func pushable(key ssh.PublicKey) bool {
 }
 
 // relay copies both ways. The end of the instance's output is the end; the end of input is not: answers may still be on their way, and ssh ends its
-// ProxyCommand when it is done. ctx ends it at once, politely towards AWS.
+// ProxyCommand when it is done. But an ssh that was killed cannot, so that silence after the end of input is the end, too. ctx ends it at once, politely
+// towards AWS.
 func relay(ctx context.Context, session net.Conn, local stdio) error {
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
+	output := &lingering{Conn: session}
 	go func() {
 		if _, err := io.Copy(session, local.in); err != nil {
 			_ = session.Close()
 		}
+		output.begin()
 	}()
-	_, err := io.Copy(local.out, session)
+	_, err := io.Copy(local.out, output)
 	closing := session.Close()
-	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
 	if err != nil {

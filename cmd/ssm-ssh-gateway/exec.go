@@ -99,6 +99,8 @@ func (o *execOptions) purpose(on *authz.Instance, command string, out io.Writer)
 
 // execute runs the command and ends as it does.
 func execute(ctx context.Context, aws *laptop, o execOptions, target, command string, user shellStreams) error {
+	ctx, release := untilHangup(ctx)
+	defer release()
 	var mark *ssmproto.ExitMark
 	session, end, err := openShell(ctx, aws, target, func(on *authz.Instance) (purpose awscloud.Purpose, err error) {
 		purpose, mark, err = o.purpose(on, command, user.out)

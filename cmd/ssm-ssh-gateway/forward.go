@@ -83,6 +83,8 @@ type forwarder struct {
 
 // forward listens and forwards until ctx ends.
 func forward(ctx context.Context, aws *laptop, specs []forwardSpec, target string, stderr io.Writer) error {
+	ctx, cancel := untilHangup(ctx)
+	defer cancel()
 	listeners, err := listenAll(ctx, specs)
 	if err != nil {
 		return err

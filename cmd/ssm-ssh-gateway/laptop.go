@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -37,6 +39,15 @@ func (l *laptop) open(ctx context.Context) (*awscloud.Cloud, error) {
 	return awscloud.New(ctx, awscloud.Config{
 		Region: l.region, Regions: l.regions, Profile: l.profile, MFACode: l.askMFA, Logger: slog.New(slog.DiscardHandler),
 	})
+}
+
+// untilHangup ends when ctx does, and when nobody is at the other end any more: ssh tells its ProxyCommand with SIGHUP at each of its ends, and one that was
+// killed leaves a pipe that nobody reads (SIGPIPE). Whoever dies of these leaves a session open at AWS. Under nohup the first stays ignored.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return signal.NotifyContext(ctx, syscall.SIGPIPE)
+	}
+	return signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGPIPE)
 }
 
 // hush ends questions, from when a session owns the terminal: an MFA code that AWS wants in the middle of it has to wait for the next start.

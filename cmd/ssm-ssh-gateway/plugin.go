@@ -59,6 +59,8 @@ func runPlugin(ctx context.Context, args []string, local stdio, stderr io.Writer
 		_, _ = fmt.Fprintf(stderr, "%s: unknown operation %s; it is started by the AWS CLI\n", pluginName, args[0])
 		return exitUsage
 	}
+	ctx, cancel := untilHangup(ctx)
+	defer cancel()
 	err := servePlugin(ctx, readPluginArgs(args), local, stderr)
 	var exit *exitError
 	switch {

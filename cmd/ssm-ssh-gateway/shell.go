@@ -35,12 +35,14 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 			if purpose.Parameters, err = parseParameters(parameters); err != nil {
 				return &exitError{Code: exitUsage, Err: err}
 			}
-			session, end, err := openShell(cmd.Context(), aws, args[0], func(*authz.Instance) (awscloud.Purpose, error) { return purpose, nil })
+			ctx, cancel := untilHangup(cmd.Context())
+			defer cancel()
+			session, end, err := openShell(ctx, aws, args[0], func(*authz.Instance) (awscloud.Purpose, error) { return purpose, nil })
 			if err != nil {
 				return err
 			}
 			defer end()
-			return relayShell(cmd.Context(), session, streamsOf(cmd))
+			return relayShell(ctx, session, streamsOf(cmd))
 		},
 	}
 	flags := cmd.Flags()

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
@@ -128,8 +129,28 @@ func (t *tunnel) close() error {
 	return nil
 }
 
-// lingerAfterEnd is how long a connection without half-close waits for an answer after the end of its input.
+// lingerAfterEnd is how long a connection without half-close waits for more of an answer after the end of its input.
 const lingerAfterEnd = time.Minute
+
+// lingering is the far side of such a connection, as it is read: it waits without limit until begin.
+type lingering struct {
+	net.Conn
+	ended atomic.Bool
+}
+
+// begin says that there is no more input.
+func (l *lingering) begin() {
+	l.ended.Store(true)
+	_ = l.SetReadDeadline(time.Now().Add(lingerAfterEnd)) // of the Read that waits now
+}
+
+// Read fails with os.ErrDeadlineExceeded when nothing comes for lingerAfterEnd after begin.
+func (l *lingering) Read(p []byte) (int, error) {
+	if l.ended.Load() {
+		_ = l.SetReadDeadline(time.Now().Add(lingerAfterEnd))
+	}
+	return l.Conn.Read(p)
+}
 
 // join copies both ways until the far side has ended, counting as it goes. The end of the near side's input is passed on as far as the protocol can: the
 // answer to it still arrives. ctx ends both at once.
@@ -139,6 +160,7 @@ func join(ctx context.Context, near, far net.Conn, sent, received func(n int)) e
 		_ = far.Close()
 	})
 	defer stop()
+	output := &lingering{Conn: far}
 	var input sync.WaitGroup
 	input.Go(func() {
 		_, err := io.Copy(far, counting{near, sent})
@@ -149,10 +171,10 @@ func join(ctx context.Context, near, far net.Conn, sent, received func(n int)) e
 		case able:
 			_ = half.CloseWrite()
 		default:
-			_ = far.SetReadDeadline(time.Now().Add(lingerAfterEnd))
+			output.begin()
 		}
 	})
-	_, err := io.Copy(near, counting{far, received})
+	_, err := io.Copy(near, counting{output, received})
 	_ = near.Close()
 	_ = far.Close()
 	input.Wait()

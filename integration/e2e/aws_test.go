@@ -35,23 +35,6 @@ func TestCloudTrail(t *testing.T) {
 	})
 }
 
-// TestNothingLeftOpen counts sessions that AWS still has open after every kind of end.
-func TestNothingLeftOpen(t *testing.T) {
-	eachInstance(t, func(t *testing.T, w *world) {
-		w.ssh(t, nil, target, "true")
-		vanish := w.command("ssh", target, "sleep 600")
-		if err := vanish.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w.eventually(t, "the session is up", func() bool { return w.openSessions() > 0 })
-		if err := vanish.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = vanish.Wait()
-		w.eventually(t, "no session is open", func() bool { return w.openSessions() == 0 })
-	})
-}
-
 // openSessions counts the sessions that occupy something at AWS.
 func (w *world) openSessions() int {
 	open := 0
