@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -88,6 +89,9 @@ var errNoFileLane = errors.New("no further lane for files")
 // openFileLane opens another SFTP session, on a lane that carries nothing else. That the person may use SFTP has been decided for the first.
 func (b *bridge) openFileLane() (*fileLane, error) {
 	at, err := b.openUp(need{traffic: bulk, session: true, alone: true}, "session", nil)
+	if errors.Is(err, errNoLane) {
+		return nil, fmt.Errorf("%w: %w", stripe.ErrNoRoom, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoFileLane, err)
 	}
@@ -110,7 +114,10 @@ func (b *bridge) openFileLane() (*fileLane, error) {
 	b.lanes.mu.Lock()
 	defer b.lanes.mu.Unlock()
 	if !closedAlready(f.ended) {
-		at.berth.lane.yield = f.close
+		at.berth.lane.yield = func() {
+			f.givenBack.Store(true)
+			f.close()
+		}
 	}
 	return f, nil
 }
@@ -121,12 +128,17 @@ type fileLane struct {
 	at     *landing
 	ended  chan struct{} // closed when the machine has closed it
 	close  func()
+
+	givenBack atomic.Bool // somebody else needs the lane
 }
 
 // Read implements io.Reader.
 func (f *fileLane) Read(p []byte) (int, error) {
 	n, err := f.at.ch.Read(p)
 	f.at.berth.lane.heard.Add(1)
+	if err != nil && f.givenBack.Load() {
+		err = stripe.ErrNoRoom
+	}
 	return n, err
 }
 
@@ -160,8 +172,8 @@ func (f *fileLane) giveUp() {
 	}
 }
 
-// makeRoom has a striped transfer give up one of its further lanes, which it can do without, so that somebody may type there. It reports whether one
-// will be free soon. The caller holds mu.
+// makeRoom has a striped transfer give up one of its further lanes, which it can do without, so that something else need not share one with a transfer. It
+// reports whether one will be free soon. The caller holds mu.
 func (s *laneSet) makeRoom() bool {
 	if s.mayOpen() || s.opening > 0 {
 		return false

@@ -119,8 +119,15 @@ func TestFilesStayOnOneLaneWhereThatIsWanted(t *testing.T) {
 	end()
 }
 
-// TestATransferMakesRoomForTyping: it holds every lane there may be, and gives one back in the middle of a file.
-func TestATransferMakesRoomForTyping(t *testing.T) {
+// TestATransferMakesRoom: it holds every lane there may be, and gives one back in the middle of a file.
+func TestATransferMakesRoom(t *testing.T) {
+	for _, what := range []string{"pty", "make"} {
+		t.Run(what, func(t *testing.T) { makesRoomFor(t, what) })
+	}
+}
+
+func makesRoomFor(t *testing.T, what string) {
+	t.Helper()
 	l := filesRig(t, 2)
 	client, end := l.sftpClient(t)
 	path, content := filepath.Join(t.TempDir(), "file"), randomFile(t, 64<<20)
@@ -130,9 +137,9 @@ func TestATransferMakesRoomForTyping(t *testing.T) {
 	}
 	source := bytes.NewReader(content)
 	l.writeUntil(t, up, source, 1)
-	shell := l.start(t, "pty")
+	shell := l.start(t, what)
 	if shell.lane != 1 {
-		t.Errorf("the shell is on lane %d, beside the transfer", shell.lane)
+		t.Errorf("it is on lane %d, beside the transfer", shell.lane)
 	}
 	shell.echo(t)
 	if _, err := up.ReadFromWithConcurrency(source, 32); err != nil {
@@ -145,7 +152,7 @@ func TestATransferMakesRoomForTyping(t *testing.T) {
 		t.Errorf("what arrived is another file (%d bytes, %v)", len(got), err)
 	}
 	shell.stop(t)
-	receive(t, l.watch.closed, "the end of the shell")
+	receive(t, l.watch.closed, "the end of its channel")
 	end()
 }
 

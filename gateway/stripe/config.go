@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -44,6 +45,10 @@ type LaneChange struct {
 	Err  error // why it ended, or could not be opened; nil when it was idle
 }
 
+// ErrNoRoom is what Config.Open gives when there is no way for another stream at present, and what Read of one gives when the way that it took is needed for
+// something else. Neither is a failure: after a while Open is called again.
+var ErrNoRoom = errors.New("stripe: no room for another lane")
+
 // Transfer is what passed through a striped file between OPEN and CLOSE.
 type Transfer struct {
 	Path    string // as the client gave it
@@ -63,7 +68,8 @@ const (
 	maxFailures    = 3       // lanes that could not be opened or died, until no further is tried
 	maxRounds      = 5       // comparisons of views before a file counts as changing
 	handshake      = 30 * time.Second
-	lastWords      = 3 * time.Second // for leaving files without gaps after the end
+	roomRetry      = 10 * time.Second // until Open is asked again when there was no room
+	lastWords      = 3 * time.Second  // for leaving files without gaps after the end
 )
 
 func (c Config) withDefaults() Config {

@@ -127,7 +127,7 @@ func (p *Proxy) openLanes(ctx context.Context) {
 	if p.ticks == nil {
 		p.ticks = time.NewTicker(min(p.cfg.Idle, p.cfg.Stall, time.Second))
 	}
-	for 1+len(p.more)+p.opening < p.cfg.MaxLanes && p.failures < maxFailures {
+	for 1+len(p.more)+p.opening < p.cfg.MaxLanes && p.failures < maxFailures && !time.Now().Before(p.roomFrom) {
 		if p.failures > 0 && p.opening > 0 {
 			return // one at a time after a failure
 		}
@@ -178,7 +178,11 @@ func (p *Proxy) dial(ctx context.Context) (io.ReadWriteCloser, *bufio.Reader, er
 func (p *Proxy) laneOpened(r openResult) {
 	p.opening--
 	if r.err != nil {
-		p.failures++
+		if errors.Is(r.err, ErrNoRoom) {
+			p.roomFrom = time.Now().Add(roomRetry)
+		} else {
+			p.failures++
+		}
 		p.cfg.Log.Info("no further lane for SFTP", "reason", r.err)
 		p.cfg.OnLane(LaneChange{Lane: p.given + 1, Err: r.err})
 		return
@@ -205,7 +209,11 @@ func (p *Proxy) drop(l *lane, err error) {
 			break
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNoRoom):
+		p.roomFrom = time.Now().Add(roomRetry)
+		p.cfg.Log.Debug("an SFTP lane was given back", "lane", l.number, "unanswered", len(l.pending))
+	case err != nil:
 		p.failures++
 		p.cfg.Log.Warn("an SFTP lane ended", "lane", l.number, "unanswered", len(l.pending), "reason", err)
 	}

@@ -38,7 +38,8 @@ type Proxy struct {
 	off         string // why nothing is striped any more; "" while it may be
 	opening     int    // lanes being opened
 	failures    int
-	clientEnded error // io.EOF or worse, once the client has ended
+	roomFrom    time.Time // no further lane is asked for before
+	clientEnded error     // io.EOF or worse, once the client has ended
 	halfClosed  bool
 	result      error
 	finished    bool
