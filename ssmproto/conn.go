@@ -77,7 +77,7 @@ type Conn struct {
 
 type counts struct{ messagesIn, messagesOut, bytesIn, bytesOut, resumes int64 }
 
-// Stats is a look at a session.
+// Stats is a look at a session: what it holds now, and what it has done since Dial. Sizes are in bytes.
 type Stats struct {
 	State                   State
 	UnackedBytes            int           // payload that is queued or under way
@@ -89,7 +89,7 @@ type Stats struct {
 	BytesIn, BytesOut       int64         // payload of the session's data, each byte once
 }
 
-// Stats gives the present numbers.
+// Stats gives the present numbers. It may be called at any time, also after Close, and does not allocate.
 func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,6 +9,9 @@
 //	NewMux    opens many connections through one session, where agent and document allow it
 //	DialShell opens a shell or command session, with standard error and exit code apart
 //
+// Conn.Stats tells what a session is doing, without allocating: what is unacknowledged, the round trip, repeats and resumptions.
+//
 // Inside, the order of messages is kept by two state machines without clock, lock or goroutine (sendWindow, recvWindow). A Conn has two
 // goroutines around them: one reads frames and reconnects, the other writes acknowledgements, repeats and new data at the permitted rate.
+// Bulk in small messages is handled several messages at a time (gatherer, news), because being woken costs more than a message.
 package ssmproto

@@ -35,6 +35,19 @@ func ExampleDial() {
 	}
 }
 
+// A session that is being watched: how much is under way, and over what kind of path.
+func ExampleConn_Stats() {
+	conn, err := ssmproto.Dial(context.Background(), startSession(), &ssmproto.Options{DiscoverPayload: 16 << 10})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	s := conn.Stats()
+	fmt.Printf("%s: %d bytes under way, round trip %v, messages of up to %d bytes, %d sent again, %d resumptions\n",
+		s.State, s.UnackedBytes, s.RoundTrip, s.MaxPayload, s.Resends, s.Resumes)
+}
+
 func ExampleNewMux() {
 	conn, err := ssmproto.Dial(context.Background(), startSession(), nil)
 	if err != nil {

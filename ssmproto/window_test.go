@@ -420,7 +420,9 @@ func TestWindowsDoNotAllocate(t *testing.T) {
 	once := func() {
 		f := encode(PayloadOutput, w.next, payload)
 		w.push(f, now)
+		w.join(payload[:8], 1032)
 		w.sent(f, now)
+		f.seal()
 		w.written(f)
 		in := newFrame(smallFrame)
 		in.seq = seq
@@ -440,5 +442,9 @@ func TestWindowsDoNotAllocate(t *testing.T) {
 	once()
 	if allocs := testing.AllocsPerRun(1000, once); allocs != 0 {
 		t.Errorf("%v allocations per message", allocs)
+	}
+	c := newConn(Grant{}, (*Options)(nil).resolved())
+	if allocs := testing.AllocsPerRun(1000, func() { c.settle(); _ = c.Stats() }); allocs != 0 {
+		t.Errorf("%v allocations to tell news and to look", allocs)
 	}
 }

@@ -60,10 +60,39 @@ func measureIdle(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err := errors.Join(rssErr, err); err != nil {
 		return append(rows, row{Name: "resident memory per idle session", Err: err}), nil
 	}
-	return append(rows, row{
+	rows = append(rows, row{
 		Name: "resident memory per idle session", Value: float64(rssAfter-rssBefore) / float64(b.idle) / 1024, Unit: "KiB",
 		Detail: fmt.Sprintf("%d → %d MiB, stacks and runtime included", rssBefore/mebibyte, rssAfter/mebibyte),
+	})
+	used, err := g.processorTimeIn(ctx, b, b.keys)
+	return append(rows, row{
+		Name: "processor time per idle session and minute", Value: used.Seconds() * 1000 / float64(b.idle) / b.keys.Minutes(), Unit: "ms", Err: err,
+		Detail: fmt.Sprintf("%d ms of the gateway in %s", used.Milliseconds(), b.keys),
 	}), nil
+}
+
+// processorTimeIn is what the gateway uses in a time in which nobody does anything. The profile of it, where one is asked for, is called idle.
+func (g *gatewayProcess) processorTimeIn(ctx context.Context, b *bench, span time.Duration) (used time.Duration, err error) {
+	look := func() error {
+		before, err := processorTime(g.cmd.Process.Pid)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(span):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		after, err := processorTime(g.cmd.Process.Pid)
+		used = after - before
+		return err
+	}
+	if b.profiles == "" {
+		err = look()
+		return used, err
+	}
+	err = b.profiled(g.cmd.Process.Pid, "idle", look)
+	return used, err
 }
 
 // open logs in n times. Each login has run a program, so that everything a session needs once is there.
