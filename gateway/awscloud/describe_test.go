@@ -2,6 +2,7 @@ package awscloud
 
 import (
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -54,6 +55,7 @@ func TestWiderFilters(t *testing.T) {
 	} {
 		fake := newFakeAWS(t)
 		fake.answer("DescribeInstances", http.StatusOK, describeAnswer("", test.bad, test.good))
+		fake.answer("DescribeInstanceInformation", http.StatusOK, `{"InstanceInformationList":[]}`)
 		c := cloudAt(t, fake.URL, Config{})
 		if got, err := c.Resolve(t.Context(), test.name); err != nil || got.ID != webID {
 			t.Errorf("%s: got %+v, %v", test.name, got, err)
@@ -86,6 +88,37 @@ func TestManagedNode(t *testing.T) {
 	all, err := c.List(t.Context())
 	if err != nil || len(all) != 2 || all[0].ID != webID || all[1].ID != nodeID {
 		t.Errorf("listed %+v, %v", all, err)
+	}
+}
+
+// TestManagedNodeByName: a name may be an EC2 machine's, a hybrid node's or both; who may not ask for nodes still finds machines.
+func TestManagedNodeByName(t *testing.T) {
+	machine := "<instanceId>" + webID + "</instanceId><tagSet><item><key>Name</key><value>rack7</value></item></tagSet>"
+	for _, test := range []struct {
+		name    string
+		ec2     string
+		status  int
+		nodes   string
+		want    string
+		refusal authz.Reason
+	}{
+		{"a node", describeAnswer(""), http.StatusOK, nodeAnswer, nodeID, ""},
+		{"both", describeAnswer("", machine), http.StatusOK, nodeAnswer, "", authz.ReasonAmbiguousTarget},
+		{"may not ask", describeAnswer("", machine), http.StatusBadRequest, jsonError("AccessDeniedException"), webID, ""},
+		{"cannot ask", describeAnswer("", machine), http.StatusBadRequest, jsonError("ValidationException"), "", authz.ReasonCloud},
+	} {
+		fake := newFakeAWS(t)
+		fake.answer("DescribeInstances", http.StatusOK, test.ec2)
+		fake.answer("DescribeInstanceInformation", test.status, test.nodes)
+		fake.answer("ListTagsForResource", http.StatusOK, `{"TagList":[{"Key":"Name","Value":"rack7"}]}`)
+		got, err := cloudAt(t, fake.URL, Config{Accounts: []Account{{ID: prodID}}}).Resolve(t.Context(), "Rack7")
+		var refusal *authz.Refusal
+		if test.want != "" && (err != nil || got.ID != test.want) || test.want == "" && (!errors.As(err, &refusal) || refusal.Reason != test.refusal) {
+			t.Errorf("%s: got %+v, %v", test.name, got, err)
+		}
+		if asked := fake.bodies("DescribeInstanceInformation"); !strings.Contains(asked[0], `{"Key":"tag:Name","Values":["rack7"]}`) {
+			t.Errorf("%s: asked %s", test.name, asked[0])
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package awscloud
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,19 +30,23 @@ func filterBy(key, value string) ssmtypes.InstanceInformationStringFilter {
 // managed lists the hybrid nodes (mi-…) of a place that pass the filters, with their tags: policy may depend on them, so a node whose tags
 // cannot be read is not given at all.
 func (c *Cloud) managed(ctx context.Context, p place, filters ...ssmtypes.InstanceInformationStringFilter) ([]*authz.Instance, error) {
-	owner, err := c.ownerOf(ctx, p.account)
+	known, err := c.information(ctx, p, filters...)
 	if err != nil {
 		return nil, err
 	}
-	known, err := c.information(ctx, p, filters...)
+	known = slices.DeleteFunc(known, func(i ssmtypes.InstanceInformation) bool {
+		return !strings.HasPrefix(aws.ToString(i.InstanceId), managedPrefix)
+	})
+	if len(known) == 0 {
+		return nil, nil
+	}
+	owner, err := c.ownerOf(ctx, p.account)
 	if err != nil {
 		return nil, err
 	}
 	var found []*authz.Instance
 	for i := range known {
-		if strings.HasPrefix(aws.ToString(known[i].InstanceId), managedPrefix) {
-			found = append(found, newManaged(p.region, owner, &known[i]))
-		}
+		found = append(found, newManaged(p.region, owner, &known[i]))
 	}
 	client, err := c.inventory(p)
 	if err != nil {
@@ -50,6 +56,18 @@ func (c *Cloud) managed(ctx context.Context, p place, filters ...ssmtypes.Instan
 		return nil, err
 	}
 	return found, nil
+}
+
+// managedNamed lists the hybrid nodes with a Name tag, which has to be in lower case: OpenSSH lowers the case of host names, and Systems Manager's filters know
+// case and no wildcards. Who may not ask Systems Manager knows no hybrid nodes; that must not keep anybody from EC2's machines.
+func (c *Cloud) managedNamed(ctx context.Context, p place, name string) ([]*authz.Instance, error) {
+	found, err := c.managed(ctx, p, filterBy("tag:"+tagName, name)) // tag filters go with no others
+	var refusal *authz.Refusal
+	if errors.As(err, &refusal) && refusal.Reason == authz.ReasonAccessDenied {
+		c.log.DebugContext(ctx, "hybrid nodes are not looked for", "account", p.account.ID, "region", p.region, "err", err)
+		return nil, nil
+	}
+	return found, err
 }
 
 // information gives what Systems Manager knows of the machines of a place that pass the filters, EC2 instances and hybrid nodes alike.

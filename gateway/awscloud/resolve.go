@@ -180,7 +180,15 @@ func (c *Cloud) lookIn(ctx context.Context, p place, t *target) ([]*authz.Instan
 		return c.managed(ctx, p, filterBy("InstanceIds", t.base))
 	}
 	query := t.query()
-	return c.describe(ctx, p, query.filters, query.keep)
+	if t.form != formName {
+		return c.describe(ctx, p, query.filters, query.keep)
+	}
+	var machines, nodes []*authz.Instance
+	var both errgroup.Group
+	both.Go(func() (err error) { machines, err = c.describe(ctx, p, query.filters, query.keep); return err })
+	both.Go(func() (err error) { nodes, err = c.managedNamed(ctx, p, t.base); return err })
+	err := both.Wait()
+	return slices.Concat(machines, nodes), err
 }
 
 // candidates lists what could be typed instead, each naming one machine.

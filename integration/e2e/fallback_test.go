@@ -15,7 +15,7 @@ import (
 // TestHybridNode reaches a node that Instance Connect does not know by a certificate of the gateway's user CA, which the node's sshd trusts.
 func TestHybridNode(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
-		for _, destination := range []string{"ec2-user@" + lab.HybridNode, "ec2-user@" + lab.HybridNode + "@gateway"} {
+		for _, destination := range []string{"ec2-user@" + lab.HybridNode, "ec2-user@" + lab.HybridNode + "@gateway", "ec2-user@rack-1"} {
 			if got := w.ssh(t, nil, destination, "echo reached; exit 3"); got.stdout != "reached\n" || got.code != 3 {
 				t.Errorf("%s: %s", destination, got)
 			}
