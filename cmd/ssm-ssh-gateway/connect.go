@@ -34,6 +34,7 @@ type connectOptions struct {
 	key            string
 	noPush         bool
 	payload        int
+	rate           int
 	discover       int
 }
 
@@ -71,6 +72,7 @@ Nothing but the relayed bytes is written to standard output.`,
 	flags.StringVar(&o.osUser, "os-user", "", "user of the instance to push the key for (default: the USER before TARGET)")
 	aws.flags(flags)
 	flags.IntVar(&o.payload, "max-payload", 0, "bytes per message towards the instance (default 1024, as AWS's own client)")
+	flags.IntVar(&o.rate, "message-rate", 0, "messages a second, acknowledgements included (default 900; the service cuts sessions that stay above about 1000)")
 	flags.IntVar(&o.discover, "discover-payload", 0, "try larger messages towards the instance, up to this many bytes (default off; 16384 is a good value)")
 	return cmd
 }
@@ -150,7 +152,7 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 			return err
 		}
 		// The session outlives the group's context, which ends with Wait.
-		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload, DiscoverPayload: o.discover})
+		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload, DiscoverPayload: o.discover, MessageRate: o.rate})
 		return err
 	})
 	if err := group.Wait(); err != nil {

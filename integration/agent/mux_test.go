@@ -35,6 +35,7 @@ var remoteDocument = document{
 type muxClient struct {
 	*smux.Session
 	pipe  net.Conn
+	acked chan int64 // numbers of our first messages
 	flags chan string
 	wait  sync.WaitGroup
 }
@@ -42,7 +43,7 @@ type muxClient struct {
 func (p *peer) mux() *muxClient {
 	p.t.Helper()
 	ours, theirs := net.Pipe()
-	m := &muxClient{pipe: ours, flags: make(chan string, 16)}
+	m := &muxClient{pipe: ours, acked: make(chan int64, 16), flags: make(chan string, 16)}
 	config := smux.DefaultConfig()
 	config.KeepAliveDisabled = true
 	var err error
@@ -52,12 +53,12 @@ func (p *peer) mux() *muxClient {
 	m.wait.Go(func() { p.muxOutput(m) })
 	m.wait.Go(func() {
 		buffer := make([]byte, 16<<10) // the agent takes payloads of any size
-		for {
+		for send := p.inputFirst; ; send = p.inputNext {
 			n, err := ours.Read(buffer)
 			if err != nil {
 				return
 			}
-			p.input(ssmproto.PayloadOutput, string(buffer[:n]))
+			send(m, string(buffer[:n]))
 		}
 	})
 	p.t.Cleanup(func() {
@@ -72,6 +73,12 @@ func (p *peer) mux() *muxClient {
 // muxOutput hands output to smux until the connection ends. No failure may stop the test from here: this is not its goroutine.
 func (p *peer) muxOutput(m *muxClient) {
 	for message := range p.messages {
+		if ack, err := ssmproto.ParseAck(message.Payload); message.Type == ssmproto.Acknowledge && err == nil {
+			select {
+			case m.acked <- ack.SequenceNumber:
+			default: // only the first is waited for
+			}
+		}
 		if message.Type != ssmproto.OutputStreamData {
 			continue
 		}
@@ -88,7 +95,27 @@ func (p *peer) muxOutput(m *muxClient) {
 		}
 	}
 	_ = m.pipe.Close()
+	close(m.acked)
 }
+
+// inputFirst repeats the first message until the agent takes it: between the end of the handshake and the start of the port it takes none (SPEC.md §4.4).
+func (p *peer) inputFirst(m *muxClient, payload string) {
+	seq := p.input(ssmproto.PayloadOutput, payload)
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		select {
+		case acked, more := <-m.acked:
+			if !more || acked == seq {
+				return
+			}
+		case <-retry.C:
+			p.inputAs(seq, ssmproto.PayloadOutput, payload)
+		}
+	}
+}
+
+func (p *peer) inputNext(_ *muxClient, payload string) { p.input(ssmproto.PayloadOutput, payload) }
 
 func TestMuxCarriesManyStreams(t *testing.T) {
 	_, control, data, conns := startPort(t, agent.Config{Quirks: agent.Quirks{Fast: true}}, forwardDocument)

@@ -15,7 +15,7 @@ const (
 
 // measureKeystroke times the echo of one byte on a connection, alone and beside a bulk transfer on the same connection in either direction.
 func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
-	plain, plugin, _, err := w.clientRoutes()
+	plain, plugin, connect, err := w.clientRoutes()
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,8 @@ func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return rows, fmt.Errorf("gateway: %w", err)
 	}
-	for _, other := range []*route{plain, plugin} { // on a small machine a transfer costs the keystroke something on any way
+	// The others carry both on one session. On a small machine a transfer costs the keystroke something on any way.
+	for _, other := range []*route{plain, connect, plugin} {
 		more, err := echoRows(ctx, b, other, other.name, goal{})
 		rows = append(rows, more...)
 		if err != nil {
