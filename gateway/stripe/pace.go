@@ -16,9 +16,9 @@ type pace struct {
 
 const (
 	// queueing is how long a request may lie in a lane's queue. It covers the pauses of an agent and of a busy machine.
-	queueing = 150 * time.Millisecond
-	// leastWindow keeps two requests of the usual 32 KiB under way.
-	leastWindow = 64 << 10
+	queueing = 250 * time.Millisecond
+	// leastWindow keeps four requests of the usual 32 KiB under way: one that moves, and the next ones while a machine with other things to do is late.
+	leastWindow = 128 << 10
 	// firstWindow is for the slow kind of lane.
 	firstWindow = 128 << 10
 )
@@ -37,7 +37,7 @@ func (p *pace) answered(took time.Duration, now time.Time, full bool) {
 			p.eased = now
 			p.window = max(p.window-p.window/4, min(leastWindow, p.most))
 		}
-	case full:
+	case full && took < p.least+queueing/2: // what is added shows in the answers only a queue's length later
 		p.window = min(p.window+p.window/8, p.most)
 	}
 }

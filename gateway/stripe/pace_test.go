@@ -43,8 +43,8 @@ func TestPaceFillsALaneAndNoMore(t *testing.T) {
 		longest  time.Duration // that the window takes to move
 		leastUse float64
 	}{
-		{"a session at the agent's pace", mebibyte * 64 / 100, 30 * time.Millisecond, 400 * time.Millisecond, 0.98},
-		{"the same, far away", mebibyte * 64 / 100, 300 * time.Millisecond, 600 * time.Millisecond, 0.98},
+		{"a session at the agent's pace", mebibyte * 64 / 100, 30 * time.Millisecond, 450 * time.Millisecond, 0.98},
+		{"the same, far away", mebibyte * 64 / 100, 300 * time.Millisecond, 700 * time.Millisecond, 0.98},
 		{"large payloads", 12 * mebibyte, 30 * time.Millisecond, 300 * time.Millisecond, 0.98},
 		{"a session without limits", 100 * mebibyte, time.Millisecond, 100 * time.Millisecond, 0.98},
 	} {
