@@ -11,7 +11,7 @@
 //	    relay      passthrough and other ports: bytes only                                relay.go
 //	  no machine   help, ls, whoami, sessions; or a machine chosen from a list            notarget.go foyer.go picker.go
 //	visit          one person's stay on one machine: the policy's yes, the audit, the end visit.go
-//	upstream       StartSession, key push, the machine's own sshd                         upstream.go pushed.go
+//	upstream       StartSession, key push, the machine's own sshd                         upstream.go turns.go pushed.go
 //	  logins       by what the gateway logs in: pushed key, certificate, agent            logins.go userca.go agentlogin.go
 //	  no sshd      Session Manager shells that stand in for it                            shellway.go shellconn.go shellchannel.go shellrequests.go
 //	link           the connection that comes of it, held by one bridge at a time          link.go

@@ -26,6 +26,7 @@ type Server struct {
 	dropped  atomic.Int64 // connections for which startups had no room
 	warm     *warmLinks
 	pushed   *pushedKeys
+	turns    *turns
 	silent   *lru.Cache[string, time.Time] // machines whose sshd did not answer, by Place, and when that was
 	beside   *lru.Cache[string, struct{}]  // fingerprints of unknown keys that were offered by clients who then proved a good one
 
@@ -65,6 +66,7 @@ func New(cfg Config) (*Server, error) {
 		startups:  newStartups(cfg.Limits),
 		seats:     newSeats(cfg.Limits),
 		lanes:     newLaneSeats(cfg.Limits),
+		turns:     newTurns(),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 	}

@@ -144,7 +144,12 @@ type beginnings struct {
 func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	ahead := beginnings{pushed: u.push(ctx), console: u.consoleOf(&u.route)}
 	u.ahead(ctx, ahead.console)
+	leave, err := u.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
+	leave() // the person may have a security key to touch
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +158,14 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	if err == nil && u.visit.current().obligations.NoSSHD { // for this user
 		err = errNoSSHD
 	}
+	if err == nil {
+		leave, err = u.turn(ctx)
+	}
 	if err != nil {
 		c.abandon()
 		return nil, err
 	}
+	defer leave()
 	up, facts, err := u.handshake(ctx, c, ahead, sessionID, osUser)
 	if err != nil {
 		c.abandon()

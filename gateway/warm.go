@@ -105,9 +105,9 @@ func (w *warmLinks) offer(key warmKey, epoch int, l *link, until time.Time) bool
 		return false
 	}
 	if before := w.held[key]; before != nil {
-		w.release(before, false)
+		w.release(before)
 	} else if len(w.held) >= w.most {
-		w.release(w.oldest(func(warmKey) bool { return true }), false)
+		w.release(w.oldest(func(warmKey) bool { return true }))
 	}
 	if !l.seated() {
 		if err := w.seats.take(key.person, key.place); err != nil {
@@ -169,7 +169,7 @@ func (w *warmLinks) yield(person, place string) bool {
 	if h == nil {
 		return false
 	}
-	w.release(h, false)
+	w.release(h)
 	return true
 }
 
@@ -179,7 +179,7 @@ func (w *warmLinks) drop() {
 	defer w.mu.Unlock()
 	w.epoch++
 	for _, h := range w.held {
-		w.release(h, false)
+		w.release(h)
 	}
 }
 
@@ -204,10 +204,10 @@ func (w *warmLinks) oldest(chosen func(warmKey) bool) *warmLink {
 	return first
 }
 
-// release ends the holding of a held link. The caller holds mu.
-func (w *warmLinks) release(h *warmLink, wanted bool) {
+// release ends a held link. The caller holds mu.
+func (w *warmLinks) release(h *warmLink) {
 	delete(w.held, h.key)
-	w.end(h, wanted)
+	w.end(h, false)
 }
 
 // end tells who serves a link that is no longer in the table what becomes of it. The caller holds mu.
@@ -223,7 +223,7 @@ func (w *warmLinks) expire(h *warmLink) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.held[h.key] == h {
-		w.release(h, false)
+		w.release(h)
 	}
 }
 
@@ -297,7 +297,8 @@ func (v *visit) keep(l *link) {
 	if cert := r.identity.Certificate; cert != nil && !cert.ValidBefore.IsZero() && cert.ValidBefore.Before(until) {
 		until = cert.ValidBefore
 	}
-	mayWait := cutCause(v.ctx, nil) == nil && !v.shell.Load() && l.facts.offer.way != authz.LoginAgent // an agent's keys log in with the person at hand
+	// What an agent's keys opened was for the person at hand, and behind a shell of Session Manager there is no SSH connection.
+	mayWait := cutCause(v.ctx, nil) == nil && !v.shell.Load() && l.facts.offer.way != authz.LoginAgent
 	if !mayWait || !srv.warm.offer(r.warmKey(), v.epoch, l, until) {
 		l.discard()
 		return

@@ -24,6 +24,7 @@ type variant struct {
 	discover    int // up to which size of message the gateway tries; not at all when zero
 	lanes       int // that a connection may have; the gateway's default when zero
 	passthrough bool
+	keepWarm    string // how long a session waits for the next connection; the default when empty
 	environ     []string
 }
 
@@ -148,6 +149,9 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 		policy = `@id("everybody") @mode("passthrough") permit (principal, action, resource);`
 	}
 	session := table{"max_payload": max(v.maxPayload, 1024), "discover_payload": v.discover}
+	if v.keepWarm != "" {
+		session["keep_warm"] = v.keepWarm
+	}
 	if w.messageRate != 0 {
 		session["message_rate"] = w.messageRate
 	}
@@ -155,7 +159,10 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 		"listen": []string{addr}, "state_dir": state, "audit_log": filepath.Join(dir, "audit.jsonl"), "log_level": "info", "policies": []string{"policy.cedar"},
 		"revoked_keys": []string{}, "limits": v.limits(), "session": session,
 		// The emulator does not throttle; what the gateway saves AWS from would only measure itself.
-		"aws": table{"region": lab.Region, "start_sessions_per_second": 1000.0, "start_sessions_burst": 1000, "max_queue": "5m"},
+		"aws": table{
+			"region": lab.Region, "start_sessions_per_second": 1000.0, "start_sessions_burst": 1000,
+			"push_keys_per_second": 1000.0, "push_keys_burst": 1000, "max_queue": "5m",
+		},
 	})
 	if text, err = toml.Marshal(config); err != nil {
 		return "", err
