@@ -244,7 +244,7 @@ func (f *fake) take(frame []byte) {
 	f.inOrder()
 }
 
-// isProbe recognises a large message with a number that was acknowledged before, where the test expects such. The caller holds mu.
+// isProbe recognizes a large message with a number that was acknowledged before, where the test expects such. The caller holds mu.
 func (f *fake) isProbe(m Message) bool {
 	if !f.discovers || m.SequenceNumber >= f.expected {
 		return false

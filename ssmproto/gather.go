@@ -22,7 +22,7 @@ var bulkBuffers = sync.Pool{New: func() any { return new([bulkRead]byte) }}
 // there is more than the reader takes, it reads ahead. An idle connection holds no buffer. One goroutine may read.
 type gatherer struct {
 	net.Conn
-	idle func() (dialogue bool) // called before each read that may wait: what was read before has been handled then; says whether data has gone both ways
+	idle func() (bothWays bool) // called before each read that may wait: what was read before has been handled then; says whether data has gone both ways
 
 	frames   int // that were completed since the last read from the network
 	last     reading
@@ -38,7 +38,7 @@ type reading struct {
 	bytes    int
 	filled   bool // the buffer: there was more
 	frames   int
-	dialogue bool
+	bothWays bool
 }
 
 // Read gives what was read ahead, or reads from the network.
@@ -56,7 +56,7 @@ func (g *gatherer) Read(p []byte) (int, error) {
 // fetch reads from the network: ahead, or into p, and then leaves ahead nil.
 func (g *gatherer) fetch(p []byte) error {
 	if g.idle != nil {
-		g.last.dialogue = g.idle()
+		g.last.bothWays = g.idle()
 	}
 	g.last.frames, g.frames = g.frames, 0
 	g.drip.note(g.last)
@@ -111,14 +111,14 @@ const (
 	dripBytes = 2 << 10
 )
 
-// drip recognises bulk that comes in small messages at a steady pace, from the agent's data or from its acknowledgements. It has no clock.
+// drip recognizes bulk that comes in small messages at a steady pace, from the agent's data or from its acknowledgements. It has no clock.
 type drip struct {
 	gathering bool
 	thin      int // waits in a row that have brought too little
 	run       int // reads that it takes to believe in a drip; dripRun when zero
 
 	reads, bytes int
-	dialogues    int
+	exchanges    int
 	began, last  time.Time
 }
 
@@ -129,19 +129,19 @@ func (d *drip) note(r reading) {
 		return
 	}
 	if d.reads == 0 || r.filled || r.ended.Sub(d.last) > dripMost {
-		d.reads, d.bytes, d.dialogues, d.began = 0, 0, 0, r.ended
+		d.reads, d.bytes, d.exchanges, d.began = 0, 0, 0, r.ended
 	}
 	d.reads++
 	d.bytes += r.bytes
-	if r.dialogue {
-		d.dialogues++
+	if r.bothWays {
+		d.exchanges++
 	}
 	d.last = r.ended
 	run := max(d.run, dripRun)
 	if d.reads < run {
 		return
 	}
-	d.gathering = d.bytes <= run*dripBytes && d.dialogues <= run/4 && d.last.Sub(d.began) >= time.Duration(run)*dripLeast
+	d.gathering = d.bytes <= run*dripBytes && d.exchanges <= run/4 && d.last.Sub(d.began) >= time.Duration(run)*dripLeast
 	d.reads = 0
 }
 

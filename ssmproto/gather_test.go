@@ -9,10 +9,10 @@ import (
 )
 
 // drips feeds d with count readings that come every gap, each with so many messages of size bytes; it gives the time of the last.
-func drips(d *drip, from time.Time, count int, gap time.Duration, frames, size int, dialogue bool) time.Time {
+func drips(d *drip, from time.Time, count int, gap time.Duration, frames, size int, bothWays bool) time.Time {
 	for range count {
 		from = from.Add(gap)
-		d.note(reading{ended: from, bytes: frames * size, frames: frames, dialogue: dialogue})
+		d.note(reading{ended: from, bytes: frames * size, frames: frames, bothWays: bothWays})
 	}
 	return from
 }
@@ -22,7 +22,7 @@ func TestDripIsRecognised(t *testing.T) {
 		name     string
 		gap      time.Duration
 		size     int
-		dialogue bool
+		bothWays bool
 		want     bool
 	}{
 		{"the agent's pace", 1400 * time.Microsecond, 1144, false, true},
@@ -33,7 +33,7 @@ func TestDripIsRecognised(t *testing.T) {
 		{"questions and answers", 1400 * time.Microsecond, 1144, true, false},
 	} {
 		var d drip
-		drips(&d, epoch, dripRun, c.gap, 1, c.size, c.dialogue)
+		drips(&d, epoch, dripRun, c.gap, 1, c.size, c.bothWays)
 		equal(t, c.name, d.gathering, c.want)
 	}
 }

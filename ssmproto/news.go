@@ -11,12 +11,12 @@ type news struct {
 }
 
 // settle tells the news, and says whether data has gone both ways since the last time. The reader calls it before it waits.
-func (c *Conn) settle() (dialogue bool) {
+func (c *Conn) settle() (bothWays bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	dialogue = c.news.data && c.send.unsent > c.news.sent
+	bothWays = c.news.data && c.send.unsent > c.news.sent
 	c.tellNews()
-	return dialogue
+	return bothWays
 }
 
 // tellNews is settle for a caller that holds mu.
