@@ -161,8 +161,8 @@ func (d *drip) judge(r reading) {
 	d.gathering, d.thin, d.reads = false, 0, 0
 }
 
-// coarseDeadline leaves out the settings of a time limit that hardly move it. Every message sets the limits anew, and each setting costs as much as the
-// digest of a message.
+// coarseDeadline leaves out the settings of a time limit that hardly move it: every message sets the limits anew, and each setting is work for the timers of
+// the runtime.
 type coarseDeadline struct {
 	step time.Duration // less than this is not worth it
 	set  time.Time
