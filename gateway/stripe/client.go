@@ -57,8 +57,11 @@ func (p *Proxy) classify(pkt *packet) *op {
 		}
 	case typFstat, typReaddir:
 		h, _ := parseString(pkt.body())
-		o.kind, o.unheld = query, p.files[string(h)] == nil
-	case typLstat, typOpendir, typRealpath, typStat, typReadlink:
+		o.kind, o.unheld, o.dir = query, p.files[string(h)] == nil, p.walk.open[string(h)]
+	case typOpendir:
+		o.kind = query
+		o.lists, _ = parseString(pkt.body())
+	case typLstat, typRealpath, typStat, typReadlink:
 		o.kind = query
 	case typSetstat:
 		o.sizes = setsSize(pkt.body())
@@ -132,19 +135,28 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		p.closeFile(o, pkt)
 	case !o.pinned:
 		p.stripe(o, pkt)
+	case p.fromHead(o):
+		pkt.release()
 	case p.atEnd(o):
 		pkt.release()
 		p.hidden++
 		p.deliver(o, made(p.learned.ended))
+	case p.foresees(o):
+		o.opens.path = bytes.Clone(o.opens.path)
+		p.goesTo(o)
+		p.confirm(o, pkt)
 	default:
+		p.goesTo(o)
 		p.pin(o, pkt)
+		p.lookAhead(o)
 	}
 }
 
 // pin sends a request to the first lane as it came.
 func (p *Proxy) pin(o *op, pkt *packet) {
+	o.lists = bytes.Clone(o.lists)
 	if o.opens != nil {
-		o.opens.path = append([]byte(nil), o.opens.path...)
+		o.opens.path = bytes.Clone(o.opens.path)
 	}
 	switch {
 	case !o.closes:
@@ -173,6 +185,9 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 
 // closesUnknown notes the CLOSE of a handle that is not watched. A client that guesses may mean the one that an OPEN under way is about to be given.
 func (p *Proxy) closesUnknown(pkt *packet) {
+	if h, err := parseString(pkt.body()); err == nil {
+		delete(p.walk.open, string(h))
+	}
 	for _, o := range p.outstanding {
 		if h, err := parseString(pkt.body()); o.opens != nil && err == nil {
 			o.opens.closed = append(o.opens.closed, bytes.Clone(h))
@@ -209,6 +224,12 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 		if h, err := parseString(pkt.body()); err == nil {
 			p.watch(o.opens, h)
 		}
+	case o.lists != nil && typ == typHandle:
+		if h, err := parseString(pkt.body()); err == nil && p.cfg.Early > 0 {
+			p.walk.opened(o.lists, h)
+		}
+	case o.dir != nil && typ == typName:
+		p.walk.listed(o.dir, pkt.body(), uint64(p.cfg.Early))
 	case o.file == nil:
 	case o.closes && o.file.writes:
 		p.closedOwing(o, pkt)
@@ -216,7 +237,9 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 	case o.kind == read && typ == typData:
 		got := len(pkt.body()) - 4
 		o.file.read += int64(got)
-		o.file.shortRead(o, uint64(max(got, 0)))
+		if o.file.shortRead(o, uint64(max(got, 0))) {
+			p.walk.length = uint32(o.end)
+		}
 	case o.kind == write && typ == typStatus:
 		if code, _, err := parseStatus(pkt.body()); err == nil && code == statusOK {
 			o.file.done(o)

@@ -30,6 +30,9 @@ type Config struct {
 	// Stall is how long a lane may leave everything it was asked unanswered before it is given up. Default 30 s. The first lane has no such limit.
 	Stall time.Duration
 
+	// fresh is how long what was learned of a file before the client asked may be used: data, its end, that it is open. Two seconds but in tests.
+	fresh time.Duration
+
 	// OnLane hears of every further lane that opened or ended, and OnTransfer of every closed file that was striped.
 	// They are called from Run's own goroutine and must not wait.
 	OnLane     func(LaneChange)
@@ -79,6 +82,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Early, 64<<10)
 	def(&c.Idle, 30*time.Second)
 	def(&c.Stall, 30*time.Second)
+	def(&c.fresh, 2*time.Second)
 	if c.Open == nil {
 		c.MaxLanes = 1
 	}

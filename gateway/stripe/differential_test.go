@@ -96,6 +96,10 @@ func genProgram(t *rapid.T) program {
 		for range rapid.IntRange(0, 3).Draw(t, "small files") {
 			p.bursts = append(p.bursts, genSmallFile(t)...)
 		}
+		if rapid.IntRange(0, 2).Draw(t, "walk") == 0 {
+			p.bursts = append(p.bursts, []step{{verb: "walk", name: rapid.SampledFrom(onTheWay).Draw(t, "what"), slot: rapid.IntRange(0, 5).Draw(t, "where"),
+				off: rapid.Uint64Range(0, 9<<10).Draw(t, "size")}})
+		}
 		p.bursts = append(p.bursts, rapid.SliceOfN(rapid.Custom(genStep), 1, 10).Draw(t, "burst"))
 	}
 	return p
@@ -145,7 +149,7 @@ func (s step) requests(slots [][]byte, got int) []func(uint32) []byte {
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, attrSize), s.off)
 	}
 	switch s.verb {
-	case "settle":
+	case "settle", "walk":
 		return nil
 	case "open":
 		return []func(uint32) []byte{func(id uint32) []byte { return newOpen(id, []byte(s.name), s.flags) }}
@@ -192,6 +196,57 @@ func (s step) requests(slots [][]byte, got int) []func(uint32) []byte {
 	}
 }
 
+// onTheWay is what may happen to the next file while a client reads those of a directory one after the other.
+var onTheWay = []string{"nothing", "remove", "rename", "truncate", "write", "append", "skip", "stat"}
+
+// walk lists a directory and reads its files in that order; before the slot-th, something happens to it.
+func (s step) walk(w *wire, hear func(*packet)) {
+	for i, name := range w.list("many") {
+		path := "many/" + name
+		if i == s.slot {
+			if s.name == "skip" {
+				continue
+			}
+			s.happens(w, path, hear)
+		}
+		p := w.one(func(id uint32) []byte { return newOpen(id, []byte(path), openRead) })
+		h, err := parseString(p.body())
+		if h = bytes.Clone(h); p.typ() != typHandle || err != nil {
+			hear(p)
+			continue
+		}
+		var off uint64
+		for {
+			p := w.one(readOf(h, off, 20<<10))
+			got := len(p.body()) - 4
+			data := p.typ() == typData
+			hear(p)
+			if !data {
+				break
+			}
+			off += uint64(got)
+		}
+		hear(w.one(func(id uint32) []byte { return newOnHandle(typClose, id, h) }))
+	}
+}
+
+func (s step) happens(w *wire, path string, hear func(*packet)) {
+	change := step{verb: s.name, name: path, to: path + "-renamed", off: s.off, size: 100}
+	flags := uint32(openWrite)
+	switch s.name {
+	case "nothing":
+	case "append":
+		flags |= openAppend
+		fallthrough
+	case "write":
+		h := w.open(path, flags)
+		hear(w.one(writeOf(h, 0, bytes.Repeat([]byte("w"), 100))))
+		hear(w.one(func(id uint32) []byte { return newOnHandle(typClose, id, h) }))
+	default:
+		hear(w.one(change.requests(nil, 0)[0]))
+	}
+}
+
 // play runs the program and returns every answer, in the order of the requests, with handles by their number and times left out.
 func (p program) play(t fatal, rw io.ReadWriteCloser, dir string, oneByOne bool, settle func(*wire)) []string {
 	w := greet(t, rw)
@@ -232,8 +287,12 @@ func (p program) play(t fatal, rw io.ReadWriteCloser, dir string, oneByOne bool,
 			}
 		}
 		for _, s := range burst {
-			if s.verb == "settle" {
+			switch s.verb {
+			case "settle":
 				settle(w)
+			case "walk":
+				s.walk(w, hear)
+				slots = nil // handles of closed files may have been given again, to others
 			}
 		}
 	}
@@ -249,6 +308,10 @@ func plant(t fatal, dir string) {
 	}
 	must(os.Mkdir(filepath.Join(dir, "dir"), 0o755))
 	must(os.WriteFile(filepath.Join(dir, "a"), noise(70<<10), 0o644))
+	must(os.Mkdir(filepath.Join(dir, "many"), 0o755))
+	for i := range 6 {
+		must(os.WriteFile(filepath.Join(dir, "many", fmt.Sprint(i)), noise(i*1000), 0o644))
+	}
 	must(os.WriteFile(filepath.Join(dir, "dir/c"), noise(5<<10), 0o600))
 	must(os.Symlink("a", filepath.Join(dir, "link")))
 	must(os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "hard")))

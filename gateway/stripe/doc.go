@@ -29,14 +29,22 @@
 // wait where the answer can be known, or can be taken back, and gives only answers that this server has given in this stream.
 //
 //   - The READ that finds the end of a file which was read in one go is answered from an FSTAT that went with that READ.
+//
 //   - The CLOSE of a file that was only read is answered at once. If it fails, the log has it.
+//
 //   - WRITEs from the start of a file, up to Config.Early, and an FSETSTAT that sets the size to what they came to, are answered when they have been sent,
 //     if the client has no other request under way.
 //     If one of them fails, every later request on the handle that would be told that all is well is told of the failure, and so is CLOSE, which is
 //     never answered before the server has answered everything about the file. The file is cut before the WRITE that failed, as the client
 //     would have left it had it been told at once. Until all are answered, nothing of the client's passes that could see or publish the file.
 //
-// OPEN is never answered early, and no WRITE that follows a failure is. So a small upload takes two round trips, and a small download two.
+//   - While a client reads the small regular files of a directory in the order in which the server listed them, the next one is opened before it asks. It is
+//     given that handle only if, after it has asked, FSTAT of the handle and STAT of the name agree (type, mode, owner, size, time of change), and its
+//     first data is read then, not before. At most one file is open that the client has not asked for, for two seconds; no request that may change
+//     files passes before it has been closed. The server's own log shows the file as opened.
+//
+// OPEN is never answered before the server has opened the file, and no WRITE that follows a failure is answered early. So a small upload takes two round
+// trips, and a small download two, or one in a directory that is read in order.
 //
 // # What is not promised
 //
@@ -50,5 +58,6 @@
 // # Memory
 //
 // One stream holds at most 4 MiB of WRITEs that wait for a lane, Config.LaneWindow per lane of WRITEs without an answer, Config.ReadAhead of data read ahead,
-// 8 MiB and a LaneWindow per lane of answers that came before their turn, 1 MiB of unsent answers, and a packet (at most 1 MiB, usually 32 or 256 KiB) per stream that is being read.
+// 8 MiB and a LaneWindow per lane of answers that came before their turn, 1 MiB of unsent answers, and a packet (at most 1 MiB, usually 32 or 256 KiB) per stream that is being read; and
+// 1 MiB of the names of small files that were listed.
 package stripe

@@ -7,13 +7,22 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// patience is more than any test takes, however busy the machine is.
+const patience = time.Hour
 
 // earlyRig is a proxy with one lane whose server has answered one of each kind, so that the next may be answered early.
 func earlyRig(t *testing.T) (*rig, *middle) {
 	t.Helper()
+	return earlyRigFor(t, patience)
+}
+
+func earlyRigFor(t *testing.T, fresh time.Duration) (*rig, *middle) {
+	t.Helper()
 	m := inTheMiddle(openssh())
-	r := newRig(t, 1, m.start, nil)
+	r := newRig(t, 1, m.start, func(_ *rig, cfg *Config) { cfg.fresh = fresh })
 	r.copyUp(t, "first", noise(100))
 	r.copyDown(t, "first")
 	return r, m

@@ -46,6 +46,7 @@ type file struct {
 	mendable bool // by its name, should a WRITE fail that was answered early
 	debt     debt
 	tail     tail
+	head     *packet // the first data, read when the file was given to the client; nil if it was not, or has gone
 
 	chunks map[uint64]*chunk // read ahead, by offset
 	ahead  uint64            // end of what was asked for or read ahead
@@ -262,6 +263,7 @@ func (p *Proxy) forget(f *file) {
 	delete(p.files, string(f.handle))
 	p.release(f)
 	f.off = "closed"
+	f.dropHead()
 	for _, a := range append([]*attachment(nil), f.on...) {
 		p.detach(f, a)
 	}

@@ -124,9 +124,7 @@ type openResult struct {
 
 // openLanes opens as many lanes as there may be.
 func (p *Proxy) openLanes(ctx context.Context) {
-	if p.ticks == nil {
-		p.ticks = time.NewTicker(min(p.cfg.Idle, p.cfg.Stall, time.Second))
-	}
+	p.startTicks()
 	for 1+len(p.more)+p.opening < p.cfg.MaxLanes && p.failures < maxFailures && !time.Now().Before(p.roomFrom) {
 		if p.failures > 0 && p.opening > 0 {
 			return // one at a time after a failure
@@ -244,6 +242,13 @@ func (p *Proxy) abandon(l *lane) {
 	}
 }
 
+// startTicks lets tend be called once in a while, until there is nothing to look after.
+func (p *Proxy) startTicks() {
+	if p.ticks == nil {
+		p.ticks = time.NewTicker(min(p.cfg.Idle, p.cfg.Stall, time.Second))
+	}
+}
+
 // tend looks after the further lanes once in a while.
 func (p *Proxy) tend(now time.Time) {
 	for _, l := range append([]*lane(nil), p.more...) {
@@ -258,7 +263,10 @@ func (p *Proxy) tend(now time.Time) {
 			p.drop(l, nil)
 		}
 	}
-	if len(p.more)+p.opening == 0 {
+	if n := p.walk.next; n != nil && now.Sub(n.since) > p.cfg.fresh {
+		p.dropForeseen()
+	}
+	if len(p.more)+p.opening+p.walk.spare == 0 {
 		p.ticks.Stop()
 		p.ticks = nil
 	}

@@ -13,7 +13,7 @@ type middle struct {
 
 	mu    sync.Mutex
 	heard *sync.Cond // a request has come
-	seen  []byte     // the types of the requests since hold
+	seen  []byte     // the types of the requests since count
 	spoil func(*packet) bool
 	held  chan struct{} // closed while answers may pass
 }
@@ -93,11 +93,19 @@ func (m *middle) answers(from io.ReadWriteCloser, to *duplex) {
 	}
 }
 
-// hold keeps back every answer from now on.
+// hold keeps back every answer from now on, and counts anew.
 func (m *middle) hold() {
+	m.count()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.held, m.seen = make(chan struct{}), nil
+	m.held = make(chan struct{})
+}
+
+// count forgets the requests so far.
+func (m *middle) count() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen = nil
 }
 
 func (m *middle) release() {
@@ -110,7 +118,7 @@ func (m *middle) release() {
 	}
 }
 
-// requested waits until there have been so many requests since hold, and returns their types.
+// requested waits until there have been so many requests since count, and returns their types.
 func (m *middle) requested(n int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

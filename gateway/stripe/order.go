@@ -29,12 +29,14 @@ type op struct {
 	early  bool  // goes to the first lane, and the client has been answered before the lane has
 	about  *file // what an FSETSTAT or fsync@openssh.com is about, nil if the file is not watched
 	opens  *opening
-	mute   bool      // has no id, or none that will be answered
-	sizes  bool      // may change the size of any file
-	moves  bool      // may give a name to another file
-	pkt    *packet   // a striped WRITE, kept until it is answered
-	cost   int       // bytes it counts in its lane's window
-	at     time.Time // when it was put on its lane
+	lists  []byte     // the path of an OPENDIR
+	dir    *directory // of a READDIR
+	mute   bool       // has no id, or none that will be answered
+	sizes  bool       // may change the size of any file
+	moves  bool       // may give a name to another file
+	pkt    *packet    // a striped WRITE, kept until it is answered
+	cost   int        // bytes it counts in its lane's window
+	at     time.Time  // when it was put on its lane
 
 	own   func(*packet, error) // for the answer to a request of our own; the packet is nil when the lane is gone
 	chunk *chunk               // read ahead
@@ -86,7 +88,7 @@ func (p *Proxy) mustWait(o *op) bool {
 	if p.verifying > 0 && (o.kind == write || o.kind == modify) || o.closes && o.file != nil && o.file.checking {
 		return true
 	}
-	if p.awaitsEarly(o) || p.awaitsTail(o) {
+	if p.awaitsEarly(o) || p.awaitsTail(o) || p.awaitsForeseen(o) {
 		return true
 	}
 	for _, other := range p.outstanding {

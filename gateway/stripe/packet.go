@@ -30,6 +30,7 @@ const (
 	typStatus   = 101
 	typHandle   = 102
 	typData     = 103
+	typName     = 104
 	typAttrs    = 105
 	typExtended = 200
 )
@@ -54,12 +55,13 @@ const (
 
 // Flags of an ATTRS (section 5).
 const (
-	attrSize    = 0x01
-	attrOwner   = 0x02
-	attrMode    = 0x04
-	attrTimes   = 0x08
-	modeType    = 0o170000
-	modeRegular = 0o100000
+	attrSize     = 0x01
+	attrOwner    = 0x02
+	attrMode     = 0x04
+	attrTimes    = 0x08
+	attrExtended = 0x80000000
+	modeType     = 0o170000
+	modeRegular  = 0o100000
 )
 
 // The version this package understands; any other is carried, never striped.
@@ -142,14 +144,8 @@ func createsWritable(body []byte) bool {
 	c := cursor{b: body}
 	c.str()
 	c.u32()
-	flags := c.u32()
-	if flags&attrSize != 0 {
-		c.u64()
-	}
-	if flags&attrOwner != 0 {
-		c.u64()
-	}
-	return !c.bad && (flags&attrMode == 0 || c.u32()&0o200 != 0)
+	v := c.attrs()
+	return !c.bad && (v.flags&attrMode == 0 || v.mode&0o200 != 0)
 }
 
 // parseFsetstat reads handle and size from the body of an FSETSTAT. alone is false if it does not set the size and nothing else.
@@ -191,16 +187,38 @@ type view struct {
 	mtime    uint32
 }
 
+// attrs reads an ATTRS. What it does not tell is zero.
+func (c *cursor) attrs() view {
+	v := view{flags: c.u32()}
+	if v.flags&attrSize != 0 {
+		v.size = c.u64()
+	}
+	if v.flags&attrOwner != 0 {
+		v.uid, v.gid = c.u32(), c.u32()
+	}
+	if v.flags&attrMode != 0 {
+		v.mode = c.u32()
+	}
+	if v.flags&attrTimes != 0 {
+		c.u32()
+		v.mtime = c.u32()
+	}
+	if v.flags&attrExtended != 0 {
+		for n := c.u32(); n > 0 && !c.bad; n-- {
+			c.str()
+			c.str()
+		}
+	}
+	return v
+}
+
 // parseView reads the body of an ATTRS, which for a view must tell size, owner, mode and times.
 func parseView(body []byte) (view, error) {
 	c := cursor{b: body}
-	v := view{flags: c.u32()}
+	v := c.attrs()
 	if v.flags&(attrSize|attrOwner|attrMode|attrTimes) != attrSize|attrOwner|attrMode|attrTimes {
 		return view{}, errors.New("stripe: the server does not tell size, owner, mode and times of an open file")
 	}
-	v.size, v.uid, v.gid, v.mode = c.u64(), c.u32(), c.u32(), c.u32()
-	c.u32()
-	v.mtime = c.u32()
 	if c.bad {
 		return view{}, errShort
 	}

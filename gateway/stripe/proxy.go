@@ -35,6 +35,7 @@ type Proxy struct {
 
 	version     []byte // the first lane's VERSION packet
 	learned     learned
+	walk        walk
 	off         string // why nothing is striped any more; "" while it may be
 	opening     int    // lanes being opened
 	failures    int
@@ -134,7 +135,7 @@ func (p *Proxy) advance(ctx context.Context) {
 	}
 	p.schedule()
 	p.readAhead()
-	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && p.striped() == 0 {
+	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && !p.walk.asking && p.striped() == 0 {
 		p.halfClose()
 	}
 }

@@ -2,12 +2,8 @@ package stripe
 
 import "time"
 
-const (
-	// inARow is how many READs must have followed each other before reading ahead.
-	inARow = 4
-	// fresh is how long data read ahead may be kept. A client that comes later gets what is in the file then.
-	fresh = 2 * time.Second
-)
+// inARow is how many READs must have followed each other before reading ahead.
+const inARow = 4
 
 // chunk is a part of a file that was read, or is being read, before the client asked.
 type chunk struct {
@@ -60,7 +56,7 @@ func (p *Proxy) fromAhead(o *op) bool {
 	if c == nil {
 		return false
 	}
-	if c.op.end != o.end || c.pkt != nil && time.Since(c.since) > fresh {
+	if c.op.end != o.end || c.pkt != nil && time.Since(c.since) > p.cfg.fresh {
 		p.dropChunk(c)
 		return false
 	}

@@ -26,11 +26,13 @@ func (p *Proxy) lookForTail(f *file, o *op) {
 	})
 }
 
-// shortRead notes that a READ from the start got less than it asked for.
-func (f *file) shortRead(o *op, got uint64) {
-	if o.off == 0 && 0 < got && got < o.end {
+// shortRead notes a READ from the start that got less than it asked for, and reports whether o was one.
+func (f *file) shortRead(o *op, got uint64) bool {
+	short := o.off == 0 && 0 < got && got < o.end
+	if short {
 		f.tail.short = got
 	}
+	return short
 }
 
 // awaitsTail reports whether the answer to o will be known in a moment, from a question that is under way.
@@ -42,9 +44,9 @@ func (p *Proxy) awaitsTail(o *op) bool {
 // atEnd reports whether o, a READ, begins where the file ended a moment ago, so that the server's answer to it is known.
 func (p *Proxy) atEnd(o *op) bool {
 	f := o.file
-	if f == nil || o.kind != read || o.end == o.off || len(f.turn) > 1 || p.off != "" || p.changing() {
+	if f == nil || o.kind != read || p.learned.ended == nil || o.end == o.off || len(f.turn) > 1 || p.off != "" || p.changing() {
 		return false
 	}
 	t := &f.tail
-	return t.short > 0 && t.short == t.size && o.off == t.short && t.epoch == p.epoch && !t.since.IsZero() && time.Since(t.since) <= fresh
+	return t.short > 0 && t.short == t.size && o.off == t.short && t.epoch == p.epoch && !t.since.IsZero() && time.Since(t.since) <= p.cfg.fresh
 }
