@@ -97,8 +97,10 @@ func genProgram(t *rapid.T) program {
 			p.bursts = append(p.bursts, genSmallFile(t)...)
 		}
 		if rapid.IntRange(0, 2).Draw(t, "walk") == 0 {
-			p.bursts = append(p.bursts, []step{{verb: "walk", name: rapid.SampledFrom(onTheWay).Draw(t, "what"), slot: rapid.IntRange(0, 5).Draw(t, "where"),
-				off: rapid.Uint64Range(0, 9<<10).Draw(t, "size")}})
+			p.bursts = append(p.bursts, []step{{
+				verb: "walk", name: rapid.SampledFrom(onTheWay).Draw(t, "what"), slot: rapid.IntRange(0, 5).Draw(t, "where"),
+				off: rapid.Uint64Range(0, 9<<10).Draw(t, "size"),
+			}})
 		}
 		p.bursts = append(p.bursts, rapid.SliceOfN(rapid.Custom(genStep), 1, 10).Draw(t, "burst"))
 	}
