@@ -14,7 +14,7 @@ const goodbyeLimit = 2 * time.Second
 // and waits for its answer (at most 2 s), and if there is none calls Grant.Terminate (at most 2 s more). It returns ErrUndelivered when
 // data was left unacknowledged by a session that had not ended. Close may be called several times; it returns when all goroutines have ended.
 func (c *Conn) Close() error {
-	c.closing.Do(c.shutdown)
+	c.shutdownOnce()
 	return c.closeError
 }
 
@@ -22,8 +22,17 @@ func (c *Conn) Close() error {
 // because a session that is not terminated stays open on the instance. It cuts short a Close that is under way.
 func (c *Conn) CloseNow() error {
 	c.rush()
-	c.closing.Do(c.shutdown)
+	c.shutdownOnce()
 	return nil
+}
+
+// shutdownOnce shuts down, or waits for whoever does.
+func (c *Conn) shutdownOnce() {
+	if c.closing.CompareAndSwap(false, true) {
+		c.shutdown()
+		close(c.closed)
+	}
+	<-c.closed
 }
 
 func (c *Conn) shutdown() {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,8 @@ type Conn struct {
 	kick       chan struct{} // wakes the writer
 	hurry      context.Context
 	rush       context.CancelFunc // CloseNow: wait for nothing more
-	closing    sync.Once
+	closing    atomic.Bool        // somebody is shutting down, or has
+	closed     chan struct{}      // closed when that is done; a channel and no sync.Once, whose waiting stops the clock of a synctest bubble
 	closeError error
 
 	// composing is a lock, held while a sequenced message is made, from taking its number to queueing it; taken before mu. As a channel it is given in the

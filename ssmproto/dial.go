@@ -35,7 +35,7 @@ func dial(ctx context.Context, grant Grant, options *Options, keepErr bool) (*Co
 
 func newConn(grant Grant, o Options) *Conn {
 	c := &Conn{
-		grant: grant, options: o, log: o.Logger, clientID: NewUUID(), kick: make(chan struct{}, 1), composing: make(chan struct{}, 1),
+		grant: grant, options: o, log: o.Logger, clientID: NewUUID(), kick: make(chan struct{}, 1), composing: make(chan struct{}, 1), closed: make(chan struct{}),
 		send: sendWindow{limitBytes: o.Window, rate: o.MessageRate},
 		recv: recvWindow{limitBytes: o.ReadBuffer},
 		pace: newPacer(o.MessageRate, serviceBurst), discovery: newDiscovery(o.MaxPayload, o.DiscoverPayload),
