@@ -221,7 +221,7 @@ func (c *Conn) compose(kind PayloadType, payload []byte, patient bool) error {
 func (c *Conn) composed(kind PayloadType, payload []byte, patient bool) error {
 	c.mu.Lock()
 	err := c.awaitRoom(patient)
-	seq, secret := c.send.next, c.cipher
+	seq, secret, most := c.send.next, c.cipher, c.discovery.size
 	c.mu.Unlock()
 	if err != nil || len(payload) == 0 {
 		return err
@@ -230,6 +230,9 @@ func (c *Conn) composed(kind PayloadType, payload []byte, patient bool) error {
 		payload = secret.seal(payload)
 	}
 	f := encode(kind, seq, payload)
+	if len(payload) >= most {
+		f.seal() // here, and not in the writer, which has the socket to serve
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.queue(f)
