@@ -36,6 +36,9 @@ type Config struct {
 	Limits Limits
 	// SSHPorts are the ports of a machine on which an sshd is expected, so that a jump to them is an SSH login and not a plain port. Default: 22.
 	SSHPorts []int
+	// PassthroughOSUser is the user of the machine for whom a person's key is pushed in passthrough, where the login to the gateway names none who may: it is the
+	// person's own name, no name of a user, or one whom policy does not let through. Default: none, and such a jump is refused.
+	PassthroughOSUser string
 	// CutExpired ends connections when the key or certificate of their login expires. Off, as in sshd, the validity counts at login only, and certificates
 	// of a few minutes do for sessions of a day. Revocation cuts in either case, with Reload.
 	CutExpired bool

@@ -139,18 +139,21 @@ func (c *conn) routeTo(payload []byte, p *proof) (route, string, error) {
 	return *entered, modeInspected, nil
 }
 
-// throughFor gives the passthrough route, if policy allows one to the OS user whom the outer login names. SSH is end to end then, and its user name
-// cannot be seen here.
+// throughFor gives the passthrough route, if policy allows one to the OS user whom the outer login names, else to the one that is configured. SSH is end to
+// end then, and its user name cannot be seen here.
 func (c *conn) throughFor(now *rules, r route, p *proof) (route, bool) {
-	osUser, err := authz.ParseOSUser(p.user)
-	if err != nil {
-		return route{}, false
+	fallback := c.srv.cfg.PassthroughOSUser
+	for _, name := range []string{p.user, fallback} {
+		osUser, err := authz.ParseOSUser(name)
+		if err != nil || fallback != "" && name == p.identity.Person { // clients send the person's own name where nobody was named
+			continue
+		}
+		entered, err := c.srv.enter(now, r.withUser(osUser))
+		if err == nil && entered.obligations.Mode == authz.ModePassthrough {
+			return *entered, true
+		}
 	}
-	entered, err := c.srv.enter(now, r.withUser(osUser))
-	if err != nil || entered.obligations.Mode != authz.ModePassthrough {
-		return route{}, false
-	}
-	return *entered, true
+	return route{}, false
 }
 
 // routeToPort decides about a port that is not SSH: a tunnel into the machine. The OS user is whom the outer login names, where it is a name at all; a tunnel

@@ -26,6 +26,7 @@ type fileConfig struct {
 	Revoked    []string `toml:"revoked_keys"`
 	SSHPorts   []int    `toml:"ssh_ports"`
 	PublicName string   `toml:"public_name"`
+	OSUser     string   `toml:"passthrough_os_user"`
 
 	MetricsListen string `toml:"metrics_listen"`
 	MetricsPublic bool   `toml:"metrics_public"`

@@ -31,6 +31,11 @@ func checkValues(cfg *loadedConfig) []finding {
 			report(fmt.Sprintf("ssh_ports[%d]", i), "%d is no port", port)
 		}
 	}
+	if cfg.OSUser != "" {
+		if _, err := authz.ParseOSUser(cfg.OSUser); err != nil {
+			report("passthrough_os_user", "%q is no name of a user that Instance Connect takes", cfg.OSUser)
+		}
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); cfg.LogLevel != "" && err != nil {
 		report("log_level", "%q is not debug, info, warn or error", cfg.LogLevel)
