@@ -29,7 +29,9 @@ func TestKeepalivesForHours(t *testing.T) {
 
 		ended := make(chan error, 1)
 		cfg := bridgeConfig{grants: allGrants, gate: &scriptedGate{}, watch: newRecorder(), text: error.Error, eager: true}
-		go func() { ended <- runBridge(t.Context(), <-inbound, func(context.Context) (*link, error) { return up, nil }, cfg) }()
+		go func() {
+			ended <- runBridge(t.Context(), <-inbound, func(context.Context) (*link, error) { return up, nil }, cfg)
+		}()
 		go drainLeg(person.chans, nil)
 		go answerUntil(person.reqs, nil)
 		hush := make(chan struct{})

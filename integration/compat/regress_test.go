@@ -20,6 +20,8 @@ import (
 )
 
 const (
+	regressSection = "OpenSSH's own tests" // of the document
+
 	regressSuite = "/usr/lib/openssh/regress" // where Debian's openssh-tests has OpenSSH's own tests
 	scriptLimit  = 10 * time.Minute
 )
@@ -56,7 +58,7 @@ func TestOpenSSH(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			row := theTable.row("OpenSSH's own tests", name, "")
+			row := theTable.row(regressSection, name, "")
 			defer row.close(t)
 			if why, ok := reasons[name]; ok {
 				row.skip(t, why)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,14 +34,21 @@ var update = flag.Bool("update", false, "write into the scenarios what they prin
 //
 // A scenario is a txtar archive. Its comment says what it is about. Its file "run" is a bash script that reaches the machine as "target"; $LOCAL is its
 // working directory, $REMOTE one that the machine's user can write to, $PORT1 to $PORT3 are free ports of loopback. Its file "stdout" is what the script
-// must print, its file "needs", if any, the programs it uses, and its file "routes" the routes to compare, if it cannot take them all. The other files are
-// put into $LOCAL. What is left in either directory counts too.
+// must print, its file "needs", if any, the programs it uses, its file "routes" the routes to compare, if it cannot take them all, and its file
+// "not-embedded" why it cannot be done on the embedded machine. The other files are put into $LOCAL. What is left in either directory counts too.
 func TestScenarios(t *testing.T) {
 	routes := []route{jump}
 	if everything {
-		routes = append(routes, direct, connect)
+		routes = wayOrder
 	}
-	runScenarios(t, "Scenarios", "testdata/scenarios", routes)
+	runScenarios(t, "Scenarios", routes)
+}
+
+// suites are the directories of scripts, by their section in the document, with the test that runs them.
+var suites = map[string]struct{ dir, test string }{
+	"Scenarios":                   {"testdata/scenarios", "TestScenarios"},
+	"Clients":                     {"testdata/clients", "TestClients"},
+	"Editors, screens, terminals": {"testdata/desktop", "TestDesktop"},
 }
 
 // TestClients does the same with the scripts of testdata/clients, in which programs that are not OpenSSH log in, run something and carry files both ways.
@@ -48,22 +56,22 @@ func TestScenarios(t *testing.T) {
 // where there is a jump to make, as $PERSON, and empty on a plain connection. A file "version" is a command that tells which client it was.
 func TestClients(t *testing.T) {
 	needsEverything(t, "clients of other makers")
-	runScenarios(t, "Clients", "testdata/clients", []route{direct})
+	runScenarios(t, "Clients", []route{direct})
 }
 
 // TestDesktop does the same with the scripts of testdata/desktop: what editors, screens and terminals on a person's desk do with ssh. What takes a while
 // to install is below $TOOLS.
 func TestDesktop(t *testing.T) {
 	needsEverything(t, "editors, X11 and mosh")
-	runScenarios(t, "Editors, screens, terminals", "testdata/desktop", []route{jump, direct, connect})
+	runScenarios(t, "Editors, screens, terminals", []route{jump, direct, connect})
 }
 
-func runScenarios(t *testing.T, section, dir string, routes []route) {
+func runScenarios(t *testing.T, section string, routes []route) {
 	t.Helper()
 	w := theWorld(t)
-	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	files, err := scriptsOf(suites[section].dir)
 	if err != nil || len(files) == 0 {
-		t.Fatalf("nothing in %s (%v)", dir, err)
+		t.Fatalf("nothing in %s (%v)", suites[section].dir, err)
 	}
 	for _, file := range files {
 		s, err := readScenario(file)
@@ -72,22 +80,33 @@ func runScenarios(t *testing.T, section, dir string, routes []route) {
 		}
 		t.Run(s.name, func(t *testing.T) {
 			row := theTable.row(section, s.name, s.about)
+			row.script = hashOf(file)
 			t.Parallel()
 			defer row.close(t)
 			for _, program := range s.needs {
 				row.needs(t, program)
 			}
-			row.about += s.clientVersion(w)
-			if len(s.routes) > 0 {
-				s.differential(t, w, s.routes)
-			} else {
-				s.differential(t, w, routes)
+			row.client = s.clientVersion(w)
+			if s.notEmbedded != "" {
+				row.about += " Not on the embedded machine: " + s.notEmbedded
 			}
+			s.differential(t, w, row, s.waysOf(routes))
 		})
 	}
 }
 
-// clientVersion gives the first line that the scenario's version command prints, in brackets.
+// waysOf gives those routes that the scenario can take: its own, where it names some, and the embedded machine only where that can do it.
+func (s *scenario) waysOf(routes []route) []route {
+	if len(s.routes) > 0 {
+		routes = s.routes
+	}
+	if s.notEmbedded == "" {
+		return routes
+	}
+	return slices.DeleteFunc(slices.Clone(routes), func(r route) bool { return r.control() != plain })
+}
+
+// clientVersion gives the first line that the scenario's version command prints.
 func (s *scenario) clientVersion(w *world) string {
 	if s.version == "" {
 		return ""
@@ -96,25 +115,39 @@ func (s *scenario) clientVersion(w *world) string {
 	cmd.Env = w.environ(plain)
 	out, _ := cmd.CombinedOutput()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return " (" + line + ")"
+	return line
 }
 
-// differential compares the routes with the plain one.
-func (s *scenario) differential(t *testing.T, w *world, routes []route) {
-	want := s.play(t, w, plain)
-	if *update {
-		s.rewrite(t, want.stdout)
-	}
-	if got := want.stdout; got != s.stdout {
-		t.Fatalf("without the gateway the scenario does not do what it says:\n%s\nwant stdout %q", want, s.stdout)
-	}
+// differential compares the routes with the plain one to the same machine.
+func (s *scenario) differential(t *testing.T, w *world, row *tableRow, routes []route) {
+	controls := map[route]traces{}
 	for _, r := range routes {
 		t.Run(string(r), func(t *testing.T) {
-			if got := s.play(t, w, r); got != want {
+			want, known := controls[r.control()]
+			if !known {
+				want = s.control(t, w, r.control())
+				controls[r.control()] = want
+			}
+			got := s.play(t, w, r)
+			row.compared(r, got == want)
+			if got != want {
 				t.Errorf("through the gateway:\n%s\nplain ssh:\n%s", got, want)
 			}
 		})
 	}
+}
+
+// control does it without the gateway, where it must do what it says.
+func (s *scenario) control(t *testing.T, w *world, r route) traces {
+	t.Helper()
+	got := s.play(t, w, r)
+	if *update && r == plain {
+		s.rewrite(t, got.stdout)
+	}
+	if got.stdout != s.stdout {
+		t.Fatalf("without the gateway the scenario does not do what it says:\n%s\nwant stdout %q", got, s.stdout)
+	}
+	return got
 }
 
 // rewrite puts what happened without the gateway into the scenario's file, to be read by whoever commits it.
@@ -151,6 +184,7 @@ type scenario struct {
 	version     string
 	needs       []string
 	routes      []route
+	notEmbedded string // why the embedded machine cannot do it
 	files       []txtar.File
 }
 
@@ -168,6 +202,8 @@ func readScenario(path string) (*scenario, error) {
 			s.stdout = string(file.Data)
 		case "needs":
 			s.needs = strings.Fields(string(file.Data))
+		case "not-embedded":
+			s.notEmbedded = strings.TrimSpace(string(file.Data))
 		case "version":
 			s.version = string(file.Data)
 		case "routes":
@@ -200,6 +236,9 @@ func (s *scenario) play(t *testing.T, w *world, r route) traces {
 	}
 	got := run(t, cmd, scenarioLimit)
 	got.stderr = progress.ReplaceAllString(got.stderr, "")
+	if strings.Contains(s.script, "2>&1") {
+		got.stdout = progress.ReplaceAllString(got.stdout, "")
+	}
 	plainly := strings.NewReplacer(local, "$LOCAL", remote, "$REMOTE")
 	got.stdout, got.stderr = plainly.Replace(got.stdout), plainly.Replace(got.stderr)
 	return traces{got, listing(t, local) + listing(t, remote)}

@@ -1,17 +1,21 @@
 package compat
 
 import (
-	"bytes"
+	"cmp"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 )
+
+var record = flag.Bool("record", false, "write what a part of the suite has shown into docs/compatibility.md, beside what stands there; the whole suite always writes")
 
 // theTable collects what was run, for docs/compatibility.md.
 var theTable table
@@ -23,20 +27,27 @@ type table struct {
 
 // tableRow is one thing that was run, or not.
 type tableRow struct {
-	section, name, about string
-	result               string // passed, failed, not run
-	why                  string // of what was not run
+	section, name string
+	client        string            // whose program, with its version, where that is not OpenSSH's of this system
+	about         string            // what was done
+	ways          map[string]string // what each route showed, beside the plain connection
+	result        string            // passed, failed, not run: why
+	script        string            // the beginning of the hash of the file that says what to do; empty where there is none here
+	commit        string            // of the gateway
 }
 
 const (
 	passed = "passed"
 	failed = "failed"
 	notRun = "not run"
+
+	same    = "same"
+	differs = "differs"
 )
 
 // row begins a row; its close reads the result off the test.
 func (tb *table) row(section, name, about string) *tableRow {
-	r := &tableRow{section: section, name: name, about: about}
+	r := &tableRow{section: section, name: name, about: about, ways: map[string]string{}, commit: thisCommit()}
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
 	tb.rows = append(tb.rows, r)
@@ -48,17 +59,23 @@ func (r *tableRow) close(t *testing.T) {
 	switch {
 	case t.Failed():
 		r.result = failed
-	case t.Skipped():
-		r.result = notRun
-	default:
+	case !t.Skipped():
 		r.result = passed
+	}
+}
+
+// compared notes what a route showed.
+func (r *tableRow) compared(way route, agrees bool) {
+	r.ways[string(way)] = differs
+	if agrees {
+		r.ways[string(way)] = same
 	}
 }
 
 // skip is t.Skip, with the reason in the table.
 func (r *tableRow) skip(t *testing.T, why string) {
 	t.Helper()
-	r.why = why
+	r.result = notRun + ": " + why
 	t.Skip(why)
 }
 
@@ -76,60 +93,67 @@ func (r *tableRow) needs(t *testing.T, program string) {
 	}
 }
 
-const tablePath = "../../docs/compatibility.md"
-
-const tableIntro = `# Compatibility
-
-Written by ` + "`make compat`" + ` from what happened; do not edit. Every row went through the gateway binary to a real sshd behind the emulated Session Manager.
-"Scenarios" compares standard output, standard error, exit status and files left behind with a plain connection to the same sshd, on the ways jump
-(` + "`ssh -J`" + `), direct (` + "`user@i-…@gateway`" + `) and connect (ProxyCommand). "OpenSSH's own tests" are the regression scripts of the version named there, unchanged.
-What is not run has its reason beside it.
-
-`
-
-// finish says the result, in one line after those that are not well, and writes the document if that is all of the suite.
+// finish says the result, in one line after those that are not well, and writes the document: anew if that is all of the suite, else, if it is to be recorded,
+// with the rows of today in the place of their former ones.
 func (tb *table) finish(out io.Writer, all bool) error {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
-	var text bytes.Buffer
-	text.WriteString(tableIntro)
-	count := map[string]int{}
-	var sections []string
-	for _, r := range tb.rows {
-		count[r.result]++
-		if !slices.Contains(sections, r.section) {
-			sections = append(sections, r.section)
-		}
-	}
-	for _, section := range sections {
-		fmt.Fprintf(&text, "## %s\n\n| what | about | result |\n|---|---|---|\n", section)
-		for _, r := range tb.rows {
-			if r.section == section {
-				fmt.Fprintf(&text, "| %s | %s | %s |\n", r.name, cell(r.about), cell(r.verdict()))
-			}
-		}
-		text.WriteByte('\n')
-	}
-	sum := fmt.Sprintf("%d passed, %d failed, %d not run", count[passed], count[failed], count[notRun])
-	fmt.Fprintf(&text, "%s\n", sum)
-	for _, r := range tb.rows {
-		if r.result != passed {
-			fmt.Fprintf(out, "%s: %s: %s\n", r.section, r.name, r.verdict())
-		}
-	}
-	fmt.Fprintln(out, sum)
-	if !all {
+	now := slices.Clone(tb.rows)
+	if len(now) == 0 {
 		return nil
 	}
-	return os.WriteFile(tablePath, text.Bytes(), 0o644)
-}
-
-func (r *tableRow) verdict() string {
-	if r.result == notRun {
-		return notRun + ": " + r.why
+	for _, r := range now {
+		if r.result != passed {
+			fmt.Fprintf(out, "%s: %s: %s\n", r.section, r.name, r.result)
+		}
 	}
-	return r.result
+	fmt.Fprintln(out, sumOf(now))
+	if !all && !*record {
+		return nil
+	}
+	if !all {
+		before, err := readDocument(documentPath)
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		now = merge(before, now)
+	}
+	return os.WriteFile(documentPath, document(now), 0o644)
 }
 
-// cell keeps a text within its column.
-func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+// merge puts today's rows in the place of their former ones.
+func merge(before, now []*tableRow) []*tableRow {
+	kept := slices.DeleteFunc(before, func(old *tableRow) bool {
+		return slices.ContainsFunc(now, func(r *tableRow) bool { return r.section == old.section && r.name == old.name })
+	})
+	return append(kept, now...)
+}
+
+// sumOf counts results.
+func sumOf(rows []*tableRow) string {
+	count := map[string]int{}
+	for _, r := range rows {
+		result, _, _ := strings.Cut(r.result, ": ")
+		count[result]++
+	}
+	return fmt.Sprintf("%d passed, %d failed, %d not run", count[passed], count[failed], count[notRun])
+}
+
+// thisCommit names the tree that is being tested: its commit, and a plus where something has been changed since.
+var thisCommit = sync.OnceValue(func() string {
+	commit, err := exec.Command("git", "rev-parse", "--short=9", "HEAD").Output()
+	if err != nil {
+		return "unknown"
+	}
+	changed, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no", ":/", ":!/docs").Output()
+	if err != nil || len(changed) > 0 {
+		return strings.TrimSpace(string(commit)) + "+"
+	}
+	return strings.TrimSpace(string(commit))
+})
+
+// system is what the suite ran on, beside the gateway.
+func system() string {
+	version, _ := exec.Command("ssh", "-V").CombinedOutput()
+	return fmt.Sprintf("%s/%s, %s", runtime.GOOS, runtime.GOARCH, cmp.Or(strings.TrimSpace(string(version)), "no ssh"))
+}

@@ -29,10 +29,18 @@ import (
 )
 
 const (
-	machine = lab.OfflineInstance // its sshd also takes alice's own key, so that she can go there without the gateway
-	person  = "alice"
-	osUser  = "ec2-user"
+	machine         = lab.OfflineInstance // the system's sshd
+	embeddedMachine = lab.SpareInstance   // the SSH server of package instance
+	person          = "alice"
+	passenger       = "dave"    // for whom the policy has passthrough
+	stranger        = "mallory" // who has no gateway, but a key on both machines: the way without
+	osUser          = "ec2-user"
 )
+
+// policyText keeps the gateway out of dave's connections, and is open otherwise.
+const policyText = `@id("inspected") permit (principal, action, resource) unless { principal == User::"dave" };
+@id("passthrough") @mode("passthrough") permit (principal == User::"dave", action, resource);
+`
 
 // everything says that what takes long runs too: `make compat`.
 var everything = os.Getenv("COMPAT") == "1"
@@ -82,6 +90,7 @@ type world struct {
 	binary string
 	lab    *lab.Lab
 	target *instance.Instance // what answers behind machine
+	other  *instance.Instance // what answers behind embeddedMachine
 	keys   *httptest.Server
 	log    *os.File
 
@@ -112,10 +121,15 @@ func (w *world) start() error {
 	if w.lab, err = lab.Start(context.Background(), lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		return err
 	}
-	if err := w.startTarget(); err != nil {
+	if err := w.startTargets(); err != nil {
 		return err
 	}
-	if err := w.lab.Attach(context.Background(), machine, w.target.Addr, fast); err != nil {
+	for id, target := range map[string]*instance.Instance{machine: w.target, embeddedMachine: w.other} {
+		if err := w.lab.Attach(context.Background(), id, target.Addr, fast); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(w.lab.Dir, "policy.cedar"), []byte(policyText), 0o600); err != nil {
 		return err
 	}
 	if err := w.writeRoutes(); err != nil {
@@ -137,9 +151,9 @@ func (w *world) build() error {
 	return nil
 }
 
-// startTarget starts the machine: an sshd that takes what Instance Connect pushed and, for the control, alice's own key.
-func (w *world) startTarget() error {
-	own, err := os.ReadFile(w.lab.UserKey(person) + ".pub")
+// startTargets starts the machines, which take what Instance Connect pushed and, for the way without a gateway, the stranger's key.
+func (w *world) startTargets() error {
+	own, err := os.ReadFile(w.lab.UserKey(stranger) + ".pub")
 	if err != nil {
 		return err
 	}
@@ -154,6 +168,12 @@ func (w *world) startTarget() error {
 	w.target, err = instance.Start(instance.Config{
 		ID: machine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser}, Dir: filepath.Join(w.dir, "machine"),
 		Embedded: instance.RealAvailable() != nil,
+	})
+	if err != nil {
+		return err
+	}
+	w.other, err = instance.Start(instance.Config{
+		ID: embeddedMachine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser}, Dir: filepath.Join(w.dir, "embedded"), Embedded: true,
 	})
 	return err
 }
@@ -203,8 +223,10 @@ func (w *world) stop() {
 	if w.lab != nil {
 		_ = w.lab.Close()
 	}
-	if w.target != nil {
-		_ = w.target.Close()
+	for _, target := range []*instance.Instance{w.target, w.other} {
+		if target != nil {
+			_ = target.Close()
+		}
 	}
 	if w.keys != nil {
 		w.keys.Close()

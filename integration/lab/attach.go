@@ -6,7 +6,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 )
 
-// Attach gives a machine that has no agent (OfflineInstance, the twins) one whose port 22 is the login service at sshd, host:port. Of cfg, speed and
+// Attach gives a machine that has no agent (OfflineInstance, SpareInstance, the twins) one whose port 22 is the login service at sshd, host:port. Of cfg, speed and
 // quirks count; who and where the agent is comes from the lab. It returns when the agent is connected; Close takes it down with the rest.
 // It is not for use at the same time as Close.
 func (l *Lab) Attach(ctx context.Context, machine, sshd string, cfg agent.Config) error {

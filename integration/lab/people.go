@@ -14,17 +14,18 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// People of the lab. The first three may log in, each by another kind of proof; the others are strangers, each for another reason.
+// People of the lab. The first four may log in, by different kinds of proof; the others are strangers, each for another reason.
 //
 //	alice            a plain key
 //	bob              a certificate of the lab's user CA
 //	carol            a FIDO key, where OpenSSH's dummy security key is installed
+//	dave             a plain key, too
 //	mallory          a key that nobody knows
 //	revoked          a known person's key that is on the revocation list
 //	expired          a certificate that has expired
 //	wrong-principal  a certificate that names nobody
 //	wrong-ca         a certificate for bob by an authority that is not believed
-var peopleWithRoles = []string{"alice", "bob", "carol", "revoked"}
+var peopleWithRoles = []string{"alice", "bob", "carol", "dave", "revoked"}
 
 // securityKeyProviders are the places where Debian's openssh-tests has the dummy security key of OpenSSH's own tests.
 var securityKeyProviders = []string{"/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so"}
@@ -69,6 +70,7 @@ func newCrowd(dir string) (*crowd, error) {
 		validBefore time.Time
 	}{
 		{name: "alice"},
+		{name: "dave"},
 		{name: "mallory"},
 		{name: "revoked"},
 		{"bob", c.authority, "bob", now.Add(time.Hour)},

@@ -27,6 +27,7 @@ const (
 	NoSSHDInstance    = "i-0aaaaaaaaaaaaaaa6" // nothing listens on port 22
 	OtherTeamInstance = "i-0aaaaaaaaaaaaaaa7" // IAM keeps the lab's people out
 	ForbiddenInstance = "i-0aaaaaaaaaaaaaaa8" // the gateway's policy keeps them out
+	SpareInstance     = "i-0aaaaaaaaaaaaaaa9" // running, no agent; for a test that brings its own (Attach)
 )
 
 // Machines outside EC2, which Instance Connect does not know.
@@ -58,6 +59,7 @@ var machines = []machine{
 	{id: NoSSHDInstance, name: "no-sshd-1", agent: true},
 	{id: OtherTeamInstance, name: "other-team-1", tags: map[string]string{"ssh-team": "red"}, agent: true},
 	{id: ForbiddenInstance, name: "forbidden-1", tags: map[string]string{"Quarantine": "yes"}, agent: true},
+	{id: SpareInstance, name: "spare-1"},
 }
 
 var nodes = []machine{
