@@ -76,6 +76,10 @@ var phrases = map[authz.Reason]phrase{
 	authz.ReasonUnsupportedTarget: func(r *authz.Refusal) (string, string) {
 		return subject(r, "this") + " cannot be reached in this way" + because(r), "ask whoever runs the gateway which ways there are"
 	},
+	authz.ReasonNoUDP: func(r *authz.Refusal) (string, string) {
+		return orElse(r.Action, "this program") + " needs UDP to the machine, and a Session Manager session carries none",
+			"use plain ssh, with tmux or screen on the machine to find your work again after a lost connection"
+	},
 	authz.ReasonShuttingDown: func(*authz.Refusal) (string, string) {
 		return "the gateway is stopping", "try again in a moment"
 	},

@@ -159,6 +159,10 @@ func (c *channel) askProgram(req *ssh.Request) {
 		c.refuseProgram(req, asked, err)
 		return
 	}
+	if err := refuseMosh(run); err != nil {
+		c.refuseProgram(req, asked, err)
+		return
+	}
 	c.settleLane(run)
 	if force != "" {
 		c.passOriginal(asked)

@@ -177,3 +177,14 @@ func TestPlaceInTheQueue(t *testing.T) {
 		t.Error("nobody was told their place")
 	}
 }
+
+// TestMoshIsTold reads what mosh(1) would show of its server's start. The direct shape is the one in which its client would have waited for UDP in vain.
+func TestMoshIsTold(t *testing.T) {
+	w := worldOf(t, "embedded")
+	for shape, host := range map[string]string{"jump": target, "direct": target + "@gateway"} {
+		t.Run(shape, func(t *testing.T) {
+			got := w.ssh(t, nil, "-o", "BatchMode=yes", host, "--", "mosh-server 'new' '-c' '8' '-s'")
+			w.checkWords(t, got, []string{"mosh needs UDP to the machine", "plain ssh", "tmux"})
+		})
+	}
+}
