@@ -26,6 +26,7 @@ const (
 	ReasonHostKeyChanged     Reason = "host_key_changed"     // the machine shows another key than it did
 	ReasonHostKeyUnknown     Reason = "host_key_unknown"     // strict, and no key is known
 	ReasonUnsupportedTarget  Reason = "unsupported_target"   // no way in fits this kind of machine
+	ReasonNoCommonAlgorithm  Reason = "no_common_algorithm"  // the client has none of our algorithms of one kind; Subject is the kind, Detail what it has
 	ReasonNoUDP              Reason = "no_udp"               // a program that needs UDP to the machine, which no session carries; Action names it
 	ReasonShuttingDown       Reason = "shutting_down"        // the gateway is stopping
 	ReasonInternal           Reason = "internal"             // a fault of ours

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -153,8 +154,10 @@ func proofOf(conn *ssh.ServerConn) *proof {
 	return p
 }
 
-// failure says why a handshake failed: the refusal somebody proven was given, else the end of time, else that the key was unknown, else what the library says.
+// failure says why a handshake failed: the refusal somebody proven was given, else the end of time, else that the key was unknown or that the two sides had no
+// algorithm in common, else what the library says. Its own words for the algorithms are left out: they have all that a stranger sent, at any length.
 func (d *doorman) failure(err error) error {
+	var negotiation *ssh.AlgorithmNegotiationError
 	switch {
 	case d.refused != nil:
 		return d.refused
@@ -162,6 +165,9 @@ func (d *doorman) failure(err error) error {
 		return context.Cause(d.ctx)
 	case d.unknown != "":
 		return &authz.Refusal{Reason: authz.ReasonUnknownKey, Subject: d.unknown, Cause: err}
+	case errors.As(err, &negotiation):
+		offer := printable(strings.Join(negotiation.RequestedAlgorithms, ","), wordLimit)
+		return &authz.Refusal{Reason: authz.ReasonNoCommonAlgorithm, Subject: negotiation.What, Detail: "it offers " + offer}
 	}
 	return fmt.Errorf("no login: %w", err)
 }

@@ -76,6 +76,9 @@ var phrases = map[authz.Reason]phrase{
 	authz.ReasonUnsupportedTarget: func(r *authz.Refusal) (string, string) {
 		return subject(r, "this") + " cannot be reached in this way" + because(r), "ask whoever runs the gateway which ways there are"
 	},
+	authz.ReasonNoCommonAlgorithm: func(r *authz.Refusal) (string, string) {
+		return "the client has no " + subject(r, "algorithm") + " that is taken here" + because(r), "use a newer client, or take the old algorithms out of its options"
+	},
 	authz.ReasonNoUDP: func(r *authz.Refusal) (string, string) {
 		return orElse(r.Action, "this program") + " needs UDP to the machine, and a Session Manager session carries none",
 			"use plain ssh, with tmux or screen on the machine to find your work again after a lost connection"
