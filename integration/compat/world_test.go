@@ -35,6 +35,7 @@ const (
 	passenger       = "dave"    // for whom the policy has passthrough
 	stranger        = "mallory" // who has no gateway, but a key on both machines: the way without
 	osUser          = "ec2-user"
+	hopUser         = "ubuntu" // takes everybody's own keys: for hops from the machine, never for the way to it
 )
 
 // policyText keeps the gateway out of dave's connections, and is open otherwise.
@@ -153,9 +154,13 @@ func (w *world) build() error {
 
 // startTargets starts the machines, which take what Instance Connect pushed and, for the way without a gateway, the stranger's key.
 func (w *world) startTargets() error {
-	own, err := os.ReadFile(w.lab.UserKey(stranger) + ".pub")
-	if err != nil {
-		return err
+	var own, all []byte // the last is the stranger's
+	for _, name := range []string{person, passenger, stranger} {
+		var err error
+		if own, err = os.ReadFile(w.lab.UserKey(name) + ".pub"); err != nil {
+			return err
+		}
+		all = append(all, own...)
 	}
 	w.keys = httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
 		for name := range strings.SplitSeq(r.FormValue("instance"), ",") {
@@ -163,17 +168,22 @@ func (w *world) startTargets() error {
 				fmt.Fprintln(answer, line)
 			}
 		}
+		if r.FormValue("user") == hopUser {
+			_, _ = answer.Write(all)
+			return
+		}
 		_, _ = answer.Write(own)
 	}))
+	var err error
 	w.target, err = instance.Start(instance.Config{
-		ID: machine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser}, Dir: filepath.Join(w.dir, "machine"),
+		ID: machine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser, hopUser}, Dir: filepath.Join(w.dir, "machine"),
 		Embedded: instance.RealAvailable() != nil,
 	})
 	if err != nil {
 		return err
 	}
 	w.other, err = instance.Start(instance.Config{
-		ID: embeddedMachine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser}, Dir: filepath.Join(w.dir, "embedded"), Embedded: true,
+		ID: embeddedMachine, KeysURL: w.keys.URL + "/keys", OSUsers: []string{osUser, hopUser}, Dir: filepath.Join(w.dir, "embedded"), Embedded: true,
 	})
 	return err
 }
