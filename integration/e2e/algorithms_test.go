@@ -64,10 +64,19 @@ func TestSignaturesWithSHA1AreRefused(t *testing.T) {
 func TestUnusualAlgorithmsPass(t *testing.T) {
 	w := worldOf(t, "embedded")
 	for _, options := range [][]string{
-		{"KexAlgorithms=diffie-hellman-group14-sha256"}, {"KexAlgorithms=diffie-hellman-group16-sha512"}, {"KexAlgorithms=diffie-hellman-group-exchange-sha256"},
-		{"KexAlgorithms=ecdh-sha2-nistp256"}, {"KexAlgorithms=ecdh-sha2-nistp384"}, {"KexAlgorithms=ecdh-sha2-nistp521"}, {"KexAlgorithms=curve25519-sha256@libssh.org"},
-		{"Ciphers=chacha20-poly1305@openssh.com"}, {"Ciphers=aes128-gcm@openssh.com"}, {"Ciphers=aes192-ctr"},
-		{"Ciphers=aes256-ctr", "MACs=hmac-sha2-256-etm@openssh.com"}, {"Ciphers=aes256-ctr", "MACs=hmac-sha2-512-etm@openssh.com"}, {"Ciphers=aes128-ctr", "MACs=hmac-sha2-512"},
+		{"KexAlgorithms=diffie-hellman-group14-sha256"},
+		{"KexAlgorithms=diffie-hellman-group16-sha512"},
+		{"KexAlgorithms=diffie-hellman-group-exchange-sha256"},
+		{"KexAlgorithms=ecdh-sha2-nistp256"},
+		{"KexAlgorithms=ecdh-sha2-nistp384"},
+		{"KexAlgorithms=ecdh-sha2-nistp521"},
+		{"KexAlgorithms=curve25519-sha256@libssh.org"},
+		{"Ciphers=chacha20-poly1305@openssh.com"},
+		{"Ciphers=aes128-gcm@openssh.com"},
+		{"Ciphers=aes192-ctr"},
+		{"Ciphers=aes256-ctr", "MACs=hmac-sha2-256-etm@openssh.com"},
+		{"Ciphers=aes256-ctr", "MACs=hmac-sha2-512-etm@openssh.com"},
+		{"Ciphers=aes128-ctr", "MACs=hmac-sha2-512"},
 	} {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			if got := w.ssh(t, nil, append(optionsOf(options), target+"@gateway", "echo inside")...); got.code != 0 || got.stdout != "inside\n" {
