@@ -41,13 +41,22 @@ func (l *laptop) open(ctx context.Context) (*awscloud.Cloud, error) {
 	})
 }
 
-// untilHangup ends when ctx does, and when nobody is at the other end any more: ssh tells its ProxyCommand with SIGHUP at each of its ends, and one that was
-// killed leaves a pipe that nobody reads (SIGPIPE). Whoever dies of these leaves a session open at AWS. Under nohup the first stays ignored.
+// untilHangup ends when ctx does, and when nobody is at the other end any more: ssh tells its ProxyCommand with SIGHUP at each of its ends. Who dies of that leaves
+// a session open at AWS. Under nohup it stays ignored.
+//
+// SIGPIPE is taken as well, and thrown away: then writing to standard output that nobody reads, as an ssh that was killed leaves it, is an error like any other
+// and no death. It must not end ctx, because the connection to AWS raises it, too, when it breaks, and that is resumed.
 func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
-	if signal.Ignored(syscall.SIGHUP) {
-		return signal.NotifyContext(ctx, syscall.SIGPIPE)
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	stop := func() {}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
 	}
-	return signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGPIPE)
+	return ctx, func() {
+		stop()
+		signal.Stop(broken)
+	}
 }
 
 // hush ends questions, from when a session owns the terminal: an MFA code that AWS wants in the middle of it has to wait for the next start.
