@@ -187,10 +187,13 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fake) faults(toAgent bool, frame []byte) [][]byte {
-	if f.relay == nil {
+	f.mu.Lock()
+	relay := f.relay
+	f.mu.Unlock()
+	if relay == nil {
 		return [][]byte{frame}
 	}
-	return f.relay(toAgent, frame)
+	return relay(toAgent, frame)
 }
 
 // take is the agent's receiver.

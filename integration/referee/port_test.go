@@ -37,16 +37,25 @@ func TestSSHDocument(t *testing.T) {
 	s.ends(t, ctx, w)
 }
 
-// The connection to AWS breaks while the machine is sending, on either side, and not a byte is lost: the plugin resumes with a token of ResumeSession,
-// the agent comes back by itself. (A plugin that is sending when its connection breaks gives up: its ReadStream ends with the write's error.)
+// The connection to AWS breaks on either side, and not a byte is lost: the plugin resumes with a token of ResumeSession, the agent comes back by itself, in the
+// middle of sending. The plugin's breaks in a pause: one that is sending, and be it acknowledgements, gives up, because its ReadStream ends with the write's error.
 func TestResumeAfterACut(t *testing.T) {
 	for _, side := range []awsemu.Side{awsemu.SideClient, awsemu.SideAgent} {
 		t.Run(string(side), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			down, up := random(192<<10), random(16<<10)
+			down, up, cut := random(192<<10), random(16<<10), make(chan struct{})
+			if side == awsemu.SideAgent {
+				close(cut)
+			}
 			w := newWorld(t, ctx, only(22, serve(t, func(conn net.Conn) {
-				_, _ = conn.Write(append([]byte(banner), down...))
+				_, _ = conn.Write(append([]byte(banner), down[:len(down)/3]...))
+				select {
+				case <-cut:
+				case <-ctx.Done():
+					return
+				}
+				_, _ = conn.Write(down[len(down)/3:])
 				_, _ = io.CopyN(conn, conn, int64(len(up)))
 			})))
 			s := w.start(t, ctx, "AWS-StartSSHSession", nil)
@@ -55,6 +64,9 @@ func TestResumeAfterACut(t *testing.T) {
 			}
 			if err := w.aws.Cut(s.id, side); err != nil {
 				t.Fatal(err)
+			}
+			if side == awsemu.SideClient {
+				close(cut)
 			}
 			if _, err := s.out.after(ctx, banner, len(down)); err != nil {
 				t.Fatalf("%v; calls: %s", err, actions(w))
