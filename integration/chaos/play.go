@@ -185,7 +185,9 @@ func (p *play) end(ctx context.Context) error {
 	mortal := p.mortal()
 	// The agent waits two seconds for acknowledgements and then leaves, with what a lost connection has kept from us (SPEC.md §8).
 	mayBeCut := mortal || (p.byAgent || p.kind == command) && p.failed != nil || p.withoutExitCode()
-	if closeErr != nil && !mortal {
+	// The agent acknowledges what it has delivered: a destination that closes in between takes the last acknowledgement with it (SPEC.md §4.1).
+	lastAckLost := p.byAgent && errors.Is(closeErr, ssmproto.ErrUndelivered)
+	if closeErr != nil && !mortal && !lastAckLost {
 		wrong = append(wrong, fmt.Errorf("close: %w", closeErr))
 	}
 	for _, f := range append(p.up, p.down...) {
