@@ -9,6 +9,7 @@ type Reason string
 // Reasons that are ours: who the person is, what they may do, what the name means.
 const (
 	ReasonUnknownKey         Reason = "unknown_key"          // no person has this key
+	ReasonNoLogin            Reason = "no_login"             // the client went away, or spoke no SSH, before any login had passed or been refused
 	ReasonCertificateExpired Reason = "certificate_expired"  // or not yet valid, or valid for too long; also a plain key past its expiry-time=
 	ReasonCertificateInvalid Reason = "certificate_invalid"  // wrong CA, wrong type, option we cannot enforce, weak key or signature
 	ReasonWrongPrincipal     Reason = "wrong_principal"      // the certificate is good but names nobody we know

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -155,7 +154,8 @@ func proofOf(conn *ssh.ServerConn) *proof {
 }
 
 // failure says why a handshake failed: the refusal somebody proven was given, else the end of time, else that the key was unknown or that the two sides had no
-// algorithm in common, else what the library says. Its own words for the algorithms are left out: they have all that a stranger sent, at any length.
+// algorithm in common. Its own words for the algorithms are left out: they have all that a stranger sent, at any length. What remains is the client's doing,
+// and no fault of ours: it hung up (a port scanner, a health check, somebody who touched no security key), or what it sent was no SSH.
 func (d *doorman) failure(err error) error {
 	var negotiation *ssh.AlgorithmNegotiationError
 	switch {
@@ -169,7 +169,7 @@ func (d *doorman) failure(err error) error {
 		offer := printable(strings.Join(negotiation.RequestedAlgorithms, ","), wordLimit)
 		return &authz.Refusal{Reason: authz.ReasonNoCommonAlgorithm, Subject: negotiation.What, Detail: "it offers " + offer}
 	}
-	return fmt.Errorf("no login: %w", err)
+	return &authz.Refusal{Reason: authz.ReasonNoLogin, Cause: err}
 }
 
 // samePerson refuses an inner login by somebody else than the outer one: one person's connection must not carry another's login.

@@ -24,6 +24,9 @@ var phrases = map[authz.Reason]phrase{
 	authz.ReasonUnknownKey: func(r *authz.Refusal) (string, string) {
 		return "the key " + r.Subject + " is not known here", "offer another key, or ask for this one to be enrolled"
 	},
+	authz.ReasonNoLogin: func(*authz.Refusal) (string, string) {
+		return "the connection ended before anybody had logged in", "log in with a key that is enrolled here; `ssh -v` shows which ones are offered"
+	},
 	authz.ReasonCertificateExpired: func(r *authz.Refusal) (string, string) {
 		return "your key or certificate is not valid now" + because(r), "get a fresh one and try again"
 	},
