@@ -22,7 +22,7 @@ var bulkBuffers = sync.Pool{New: func() any { return new([bulkRead]byte) }}
 // there is more than the reader takes, it reads ahead. An idle connection holds no buffer. One goroutine may read.
 type gatherer struct {
 	net.Conn
-	idle func() (bothWays bool) // called before each read that may wait: what was read before has been handled then; says whether data has gone both ways
+	idle func() (answers bool) // called before each read that may wait: what was read before has been handled then; says whether it had data that answers ours
 
 	frames   int // that were completed since the last read from the network
 	last     reading
@@ -34,11 +34,11 @@ type gatherer struct {
 
 // reading is one read from the network, and what came of it.
 type reading struct {
-	ended    time.Time
-	bytes    int
-	filled   bool // the buffer: there was more
-	frames   int
-	bothWays bool
+	ended   time.Time
+	bytes   int
+	filled  bool // the buffer: there was more
+	frames  int
+	answers bool // had data, after we had sent some
 }
 
 // Read gives what was read ahead, or reads from the network.
@@ -56,7 +56,7 @@ func (g *gatherer) Read(p []byte) (int, error) {
 // fetch reads from the network: ahead, or into p, and then leaves ahead nil.
 func (g *gatherer) fetch(p []byte) error {
 	if g.idle != nil {
-		g.last.bothWays = g.idle()
+		g.last.answers = g.idle()
 	}
 	g.last.frames, g.frames = g.frames, 0
 	g.drip.note(g.last)
@@ -105,6 +105,9 @@ const (
 	longestRun = 1024
 	// dripFrames is how many messages a wait has to bring.
 	dripFrames = 4
+	// dripReads is how many reads of a drip there are for each that answers: those who send in bulk get a word from the peer now and then, for every 32 KiB with
+	// SFTP. A dialogue, of small files say, has several answers among as many acknowledgements and data.
+	dripReads = 16
 	// A read of a drip comes not sooner after the one before than dripLeast on average, and not later than dripMost; it brings dripBytes at most on average.
 	dripLeast = 500 * time.Microsecond
 	dripMost  = 10 * time.Millisecond
@@ -114,11 +117,11 @@ const (
 // drip recognizes bulk that comes in small messages at a steady pace, from the agent's data or from its acknowledgements. It has no clock.
 type drip struct {
 	gathering bool
-	thin      int // waits in a row that have brought too little
+	thin      int // waits in a row that have brought too little, or an answer
 	run       int // reads that it takes to believe in a drip; dripRun when zero
 
 	reads, bytes int
-	exchanges    int
+	answers      int
 	began, last  time.Time
 }
 
@@ -129,25 +132,26 @@ func (d *drip) note(r reading) {
 		return
 	}
 	if d.reads == 0 || r.filled || r.ended.Sub(d.last) > dripMost {
-		d.reads, d.bytes, d.exchanges, d.began = 0, 0, 0, r.ended
+		d.reads, d.bytes, d.answers, d.began = 0, 0, 0, r.ended
 	}
 	d.reads++
 	d.bytes += r.bytes
-	if r.bothWays {
-		d.exchanges++
+	if r.answers {
+		d.answers++
 	}
 	d.last = r.ended
 	run := max(d.run, dripRun)
 	if d.reads < run {
 		return
 	}
-	d.gathering = d.bytes <= run*dripBytes && d.exchanges <= run/4 && d.last.Sub(d.began) >= time.Duration(run)*dripLeast
+	d.gathering = d.bytes <= run*dripBytes && d.answers <= run/dripReads && d.last.Sub(d.began) >= time.Duration(run)*dripLeast
 	d.reads = 0
 }
 
-// judge ends the gathering when it does not pay: when there is so much that nobody needs to wait for it, or, twice in a row, too little.
+// judge ends the gathering when it does not pay: when there is so much that nobody needs to wait for it, or, twice in a row, too little or an answer that
+// was kept waiting.
 func (d *drip) judge(r reading) {
-	if r.frames >= dripFrames {
+	if r.frames >= dripFrames && !r.answers {
 		d.thin = 0
 		if r.bytes <= bulkRead/4 {
 			d.run = 0

@@ -9,21 +9,21 @@ import (
 )
 
 // drips feeds d with count readings that come every gap, each with so many messages of size bytes; it gives the time of the last.
-func drips(d *drip, from time.Time, count int, gap time.Duration, frames, size int, bothWays bool) time.Time {
+func drips(d *drip, from time.Time, count int, gap time.Duration, frames, size int, answers bool) time.Time {
 	for range count {
 		from = from.Add(gap)
-		d.note(reading{ended: from, bytes: frames * size, frames: frames, bothWays: bothWays})
+		d.note(reading{ended: from, bytes: frames * size, frames: frames, answers: answers})
 	}
 	return from
 }
 
 func TestDripIsRecognised(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		gap      time.Duration
-		size     int
-		bothWays bool
-		want     bool
+		name    string
+		gap     time.Duration
+		size    int
+		answers bool
+		want    bool
 	}{
 		{"the agent's pace", 1400 * time.Microsecond, 1144, false, true},
 		{"acknowledgements at the permitted rate", 1100 * time.Microsecond, 302, false, true},
@@ -33,7 +33,7 @@ func TestDripIsRecognised(t *testing.T) {
 		{"questions and answers", 1400 * time.Microsecond, 1144, true, false},
 	} {
 		var d drip
-		drips(&d, epoch, dripRun, c.gap, 1, c.size, c.bothWays)
+		drips(&d, epoch, dripRun, c.gap, 1, c.size, c.answers)
 		equal(t, c.name, d.gathering, c.want)
 	}
 }
@@ -55,6 +55,45 @@ func TestDripThatDoesNotPay(t *testing.T) {
 	equal(t, "gathering what comes fast", d.gathering, false)
 	drips(&d, now, dripRun, time.Millisecond, 1, 300, false)
 	equal(t, "gathering again", d.gathering, true)
+}
+
+// TestDialogueIsNoDrip has the pattern of small files that are uploaded: some acknowledgements, then the answer.
+func TestDialogueIsNoDrip(t *testing.T) {
+	var d drip
+	now := epoch
+	for range 100 {
+		now = drips(&d, now, 5, time.Millisecond, 1, 302, false)
+		now = drips(&d, now, 1, time.Millisecond, 1, 200, true)
+		equal(t, "gathering in a dialogue", d.gathering, false)
+	}
+}
+
+// TestDialogueEndsTheGathering although each wait brings many messages.
+func TestDialogueEndsTheGathering(t *testing.T) {
+	var d drip
+	now := drips(&d, epoch, dripRun, time.Millisecond, 1, 302, false)
+	now = drips(&d, now, 1, gatherTime, 9, 302, true)
+	now = drips(&d, now, 3, gatherTime, 9, 302, false)
+	now = drips(&d, now, 1, gatherTime, 9, 302, true)
+	equal(t, "gathering bulk that is answered now and then", d.gathering, true)
+	now = drips(&d, now, 1, gatherTime, 9, 302, true)
+	equal(t, "gathering a dialogue", d.gathering, false)
+	drips(&d, now, dripRun, time.Millisecond, 1, 302, false)
+	equal(t, "gathering again as soon as at first", d.gathering, false)
+}
+
+// TestAnAnswerIsKnownBehindItsAcknowledgement as the agent sends them: the acknowledgement of a question comes first.
+func TestAnAnswerIsKnownBehindItsAcknowledgement(t *testing.T) {
+	c := newConn(Grant{}, Options{})
+	settle := func(data bool) bool {
+		c.news.data = data
+		return c.settle()
+	}
+	equal(t, "data that nobody asked for", settle(true), false)
+	c.send.unsent++
+	equal(t, "an acknowledgement", settle(false), false)
+	equal(t, "the answer behind it", settle(true), true)
+	equal(t, "more of it", settle(true), false)
 }
 
 // pieces is a connection that gives one piece per read, at its time.

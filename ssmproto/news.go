@@ -7,23 +7,25 @@ type news struct {
 	room bool // for Write: there is some in the window
 	work bool // for the writer: an acknowledgement to send, or a message to repeat
 
-	sent int64 // how many numbered messages had been sent when the news were told last
+	sent int64 // how many numbered messages had been sent when the news last had data
 }
 
-// settle tells the news, and says whether data has gone both ways since the last time. The reader calls it before it waits.
-func (c *Conn) settle() (bothWays bool) {
+// settle tells the news, and says whether they have data that answers some of ours: whether anything was sent since data came the last time. The reader
+// calls it before it waits.
+func (c *Conn) settle() (answers bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	bothWays = c.news.data && c.send.unsent > c.news.sent
+	answers = c.news.data && c.send.unsent > c.news.sent
 	c.tellNews()
-	return bothWays
+	return answers
 }
 
 // tellNews is settle for a caller that holds mu.
 func (c *Conn) tellNews() {
 	told := c.news
-	c.news = news{sent: c.send.unsent}
+	c.news = news{sent: told.sent}
 	if told.data {
+		c.news.sent = c.send.unsent
 		c.readable.Broadcast()
 	}
 	if told.room {
