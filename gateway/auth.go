@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -178,20 +177,6 @@ func samePerson(outer, inner *authz.Identity) error {
 		return nil
 	}
 	return &authz.Refusal{Reason: authz.ReasonDifferentIdentity, Subject: inner.Person, Detail: outer.Person}
-}
-
-// pushable gives the key to push for a person whose own key shall log in: Instance Connect takes only lines of these types.
-func pushable(key ssh.PublicKey) (ssh.PublicKey, error) {
-	if cert, ok := key.(*ssh.Certificate); ok {
-		key = cert.Key
-	}
-	if key == nil || !slices.Contains([]string{ssh.KeyAlgoRSA, ssh.KeyAlgoED25519}, key.Type()) {
-		return nil, &authz.Refusal{
-			Reason: authz.ReasonUnsupportedTarget, Action: "passthrough",
-			Detail: "passthrough needs an RSA or Ed25519 key, because Instance Connect takes no other",
-		}
-	}
-	return key, nil
 }
 
 // reasonOf gives the reason of a failure; ReasonInternal for one that is not a refusal.

@@ -205,68 +205,6 @@ func TestPlainPortNeedsTheForwardPermission(t *testing.T) {
 	}
 }
 
-const passthroughPolicy = `@id("through") @mode("passthrough") permit (principal, action, resource);`
-
-func TestPassthroughCarriesSSHEndToEnd(t *testing.T) {
-	w := newWorld(t, worldOptions{policy: passthroughPolicy})
-	outer := w.mustConnect(t, as("ec2-user", w.keys["alice"]))
-	raw, err := outer.Dial("tcp", worldInstance+":22")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, chans, reqs, err := ssh.NewClientConn(raw, worldInstance, as("ec2-user", w.keys["alice"]).config(ssh.FixedHostKey(w.machine.hostKey.PublicKey())))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := ssh.NewClient(conn, chans, reqs)
-	if out, _, _ := run(t, client, "whoami"); out != "ec2-user\n" {
-		t.Errorf("whoami: %q", out)
-	}
-	_ = client.Close()
-	if e := w.audit.waitFor(t, EventChannelClosed); e.Mode != modePassthrough || e.NotSeen != "passthrough, not inspected" || *e.Inspected {
-		t.Errorf("audited as %+v", e)
-	}
-}
-
-func TestPassthroughNeedsAUserInTheOuterLogin(t *testing.T) {
-	w := newWorld(t, worldOptions{policy: passthroughPolicy})
-	outer := w.mustConnect(t, as("not a user name", w.keys["alice"]))
-	if _, err := outer.Dial("tcp", worldInstance+":22"); err == nil || !strings.Contains(err.Error(), "ssh -J ec2-user@GATEWAY") {
-		t.Errorf("told %v", err)
-	}
-}
-
-// TestPassthroughUser: for whom the key is pushed. Nobody is told apart from the person, whose name clients send by themselves.
-func TestPassthroughUser(t *testing.T) {
-	const named = `@id("through") @mode("passthrough") permit (principal, action, resource) when { context.osUser == "ec2-user" || context.osUser == "admin" };`
-	for name, test := range map[string]struct{ policy, fallback, login, want string }{
-		"named in the login":               {passthroughPolicy, "admin", "ec2-user", "ec2-user"},
-		"the person's own name":            {passthroughPolicy, "admin", "alice", "admin"},
-		"the person's own, and no other":   {passthroughPolicy, "", "alice", "alice"},
-		"no name of a user":                {passthroughPolicy, "admin", "Alice Smith", "admin"},
-		"one whom policy does not let":     {named, "admin", "root", "admin"},
-		"one whom policy lets":             {named, "admin", "ec2-user", "ec2-user"},
-		"nobody, and the other may not":    {named, "root", "alice", ""},
-		"nobody, and there is no fallback": {named, "", "alice", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, worldOptions{policy: test.policy, cfg: func(cfg *Config) { cfg.PassthroughOSUser = test.fallback }})
-			raw, err := w.mustConnect(t, as(test.login, w.keys["alice"])).Dial("tcp", worldInstance+":22")
-			if err == nil {
-				_ = raw.Close()
-			}
-			if (err == nil) != (test.want != "") {
-				t.Fatalf("passed through: %v", err)
-			}
-			w.cloud.mu.Lock()
-			defer w.cloud.mu.Unlock()
-			if got := strings.Join(w.cloud.pushed, " "); test.want != "" && got != test.want+"@"+worldInstance || test.want == "" && got != "" {
-				t.Errorf("pushed for %q", got)
-			}
-		})
-	}
-}
-
 func TestInnerLoginWithoutAKeyOnlyWherePolicySaysSo(t *testing.T) {
 	for name, policy := range map[string]string{
 		"waived":   `@id("waived") @inner_auth("connection") permit (principal, action, resource);`,

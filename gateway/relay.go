@@ -13,53 +13,25 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// notInspected is what the audit says of bytes that only passed.
-const notInspected = "passthrough, not inspected"
-
-// passthrough carries a jump's bytes to the machine's sshd as they are: SSH is end to end between client and machine. The person's own key is pushed for
-// the OS user that the outer login names, while the session is being opened.
-func (v *visit) passthrough(channel ssh.NewChannel, p *proof) error {
-	r := v.current()
-	key, err := pushable(p.key)
-	if err != nil {
-		refuse(channel, rejection(err), v.text(err))
-		return err
-	}
-	ctx, cancel := context.WithCancel(v.ctx)
-	defer cancel()
-	pushed := make(chan error, 1)
-	go func() {
-		err := errors.New("the key push did not finish") // unless it does
-		defer func() { pushed <- err }()
-		defer logPanic(v.log, "key push")
-		err = v.conn.srv.cfg.Cloud.PushKey(ctx, r.role, r.target, r.osUser, key)
-	}()
-	port, sessionID, err := v.openPort(true)
-	if err != nil {
-		cancel()
-	}
-	if pushErr := <-pushed; err == nil && pushErr != nil {
-		_ = port.Close()
-		err = fmt.Errorf("push the key of %s for %s to %s: %w", r.identity.Person, r.osUser, r.target.ID, pushErr)
-	}
-	return v.carry(channel, port, sessionID, err)
-}
-
 // plainPort carries bytes to a port of the machine that is not SSH.
 func (v *visit) plainPort(channel ssh.NewChannel) error {
 	port, sessionID, err := v.openPort(false)
-	return v.carry(channel, port, sessionID, err)
+	return v.carry(channel, port, sessionID, nil, err)
 }
 
 func (v *visit) openPort(peerFirst bool) (net.Conn, string, error) {
 	return v.conn.srv.openPort(v.ctx, v, v.current(), peerFirst)
 }
 
-// carry answers the channel: with the refusal where err says that there is no port, else by copying both ways until both have ended.
-func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, err error) error {
+// carry answers the channel: with the refusal where err says that there is no port, else by copying both ways until both have ended. pushed is the key that the
+// machine was told of for it; nil where that was none.
+func (v *visit) carry(channel ssh.NewChannel, port net.Conn, sessionID string, pushed ssh.PublicKey, err error) error {
 	r := v.current()
 	e := v.event(EventUpstreamOpened)
 	e.SessionID = sessionID
+	if pushed != nil {
+		e.PushedKey = ssh.FingerprintSHA256(pushed)
+	}
 	if err != nil {
 		e.Event = EventUpstreamFailed
 		withCause(&e, err)

@@ -32,8 +32,8 @@ const (
 
 // Machines outside EC2, which Instance Connect does not know.
 const (
-	HybridNode   = "mi-0123456789abcdef0" // trusts the gateway's user CA
-	StrangerNode = "mi-0123456789abcdef1" // does not
+	HybridNode   = "mi-0123456789abcdef0" // trusts the gateway's user CA; dave's own key is known there
+	StrangerNode = "mi-0123456789abcdef1" // neither
 )
 
 // machine is one instance of the world and what is behind it.
@@ -63,7 +63,7 @@ var machines = []machine{
 }
 
 var nodes = []machine{
-	{id: HybridNode, name: "rack-1", agent: true, sshd: true, real: true, trustsCA: true},
+	{id: HybridNode, name: "rack-1", agent: true, sshd: true, real: true, trustsCA: true, knows: "dave"},
 	{id: StrangerNode, name: "rack-2", agent: true, sshd: true},
 }
 
