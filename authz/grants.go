@@ -12,6 +12,10 @@ func allGrants() ChannelGrants {
 	return ChannelGrants{PTY: true, PortForwarding: true, AgentForwarding: true, X11Forwarding: true}
 }
 
+// Whole reports whether nothing is taken away: neither a channel, nor a destination, nor the choice of the program. Where SSH is end to end between client
+// and machine nobody could see to the rest, so only a whole key may come in that way.
+func (g ChannelGrants) Whole() bool { return g.covers(allGrants()) }
+
 // covers reports whether g allows all that other allows: a live session with other's grants may go on under g.
 func (g ChannelGrants) covers(other ChannelGrants) bool {
 	lost := other.PTY && !g.PTY || other.PortForwarding && !g.PortForwarding ||

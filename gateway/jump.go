@@ -124,7 +124,7 @@ func (c *conn) routeTo(payload []byte, p *proof) (route, string, error) {
 		return c.routeToPort(now, r, p)
 	}
 	if through, ok := c.throughFor(now, r, p); ok {
-		return through, modePassthrough, nil
+		return through, modePassthrough, keepsNoLimits(&through)
 	}
 	entered, err := c.srv.enter(now, r)
 	if err != nil {

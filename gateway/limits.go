@@ -52,6 +52,8 @@ type Limits struct {
 	// Keepalive is how often a silent client is asked for a sign of life; after KeepaliveCount silent intervals it is gone.
 	Keepalive      time.Duration // 30 s
 	KeepaliveCount int           // 3
+	// ExpiryCheck is how often connections are judged again where expiry cuts (Config.CutExpired).
+	ExpiryCheck time.Duration // 1 min
 	// PortLinger is how long a plain port stays open for the rest of an answer after the client has ended its side, counted from the last byte. The
 	// single-connection port session cannot carry a half-close.
 	PortLinger time.Duration // 10 s
@@ -80,6 +82,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.BannerTimeout, 12*time.Second)
 	fill(&l.Keepalive, 30*time.Second)
 	fill(&l.KeepaliveCount, 3)
+	fill(&l.ExpiryCheck, time.Minute)
 	fill(&l.PortLinger, 10*time.Second)
 	return l
 }

@@ -212,6 +212,39 @@ func TestReloadCutsWhatIsNoLongerAllowed(t *testing.T) {
 	})
 }
 
+// TestReloadCutsStaysThatWouldBeginInAnotherWay: what the new policy has in another mode, or for a shorter time, does not go on in the old.
+func TestReloadCutsStaysThatWouldBeginInAnotherWay(t *testing.T) {
+	const inspected, short = `@id("seen") permit (principal, action, resource);`, `@id("short") @max_session("1ms") permit (principal, action, resource);`
+	for name, test := range map[string]struct{ before, after, why string }{
+		"passthrough no longer": {passthroughPolicy, inspected, "no longer allows passthrough"},
+		"passthrough only":      {inspected, passthroughPolicy, "allows passthrough only"},
+		"a time that is over":   {inspected, short, "time that policy allows"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, worldOptions{policy: test.before})
+			raw, err := w.mustConnect(t, as("ec2-user", w.keys["alice"])).Dial("tcp", worldInstance+":22")
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := as("ec2-user", w.keys["alice"]).config(ssh.InsecureIgnoreHostKey())
+			conn, chans, reqs, err := ssh.NewClientConn(raw, worldInstance, config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := ssh.NewClient(conn, chans, reqs)
+			defer func() { _ = client.Close() }()
+			run(t, client, "whoami")
+			w.srv.Reload(w.directory(t), policyOf(t, test.before))
+			run(t, client, "whoami") // nothing has changed
+			w.srv.Reload(w.directory(t), policyOf(t, test.after))
+			within(t, "the cut", func() { _ = client.Wait() })
+			w.audit.wait(t, "the reason", func(e Event) bool {
+				return e.Event == EventTargetLeft && e.Reason == string(authz.ReasonNotPermitted) && strings.Contains(e.Cause, test.why)
+			})
+		})
+	}
+}
+
 func TestPolicyLimitsTheTimeOnAMachine(t *testing.T) {
 	w := newWorld(t, worldOptions{policy: `@id("short") @max_session("50ms") permit (principal, action, resource);`})
 	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))

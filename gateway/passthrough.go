@@ -83,3 +83,15 @@ func pushable(key ssh.PublicKey) (ssh.PublicKey, error) {
 	}
 	return key, nil
 }
+
+// keepsNoLimits refuses passthrough by a key or certificate with options that take something away. The gateway could not see to them, and the machine would not
+// know them: what is pushed there is the bare key.
+func keepsNoLimits(r *route) error {
+	if r.identity.Grants.Whole() {
+		return nil
+	}
+	return &authz.Refusal{
+		Reason: authz.ReasonNotPermitted, Subject: r.named,
+		Detail: "policy has passthrough here, which cannot keep the limits that your key or certificate has, such as command=, restrict or a missing permit-pty",
+	}
+}

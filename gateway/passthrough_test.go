@@ -148,3 +148,27 @@ func TestPassthroughToAHybridNodeByInstanceConnectIsRefused(t *testing.T) {
 		t.Errorf("audited as %+v, %d sessions", e, w.cloud.next)
 	}
 }
+
+// TestPassthroughIsForWholeKeysOnly: the machine would know nothing of what an option takes away, and the gateway sees nothing of what is asked for.
+func TestPassthroughIsForWholeKeysOnly(t *testing.T) {
+	for option, whole := range map[string]bool{
+		"": true, "environment=\"A=b\" ": true, "restrict,pty,port-forwarding,agent-forwarding,x11-forwarding ": true,
+		`command="uptime" `: false, "restrict ": false, "no-agent-forwarding ": false, "no-pty ": false, `permitopen="db:5432" `: false, `permitlisten="8080" `: false,
+	} {
+		w := newWorld(t, worldOptions{policy: passthroughPolicy})
+		w.people[0].Keys = []string{option + authorized(w.keys["alice"])}
+		w.srv.Reload(w.directory(t), policyOf(t, passthroughPolicy))
+		raw, err := w.mustConnect(t, as("ec2-user", w.keys["alice"])).Dial("tcp", worldInstance+":22")
+		if err == nil {
+			_ = raw.Close()
+		}
+		if (err == nil) != whole || err != nil && !strings.Contains(err.Error(), "cannot keep the limits") {
+			t.Errorf("%spasses: %v", option, err)
+		}
+		w.cloud.mu.Lock()
+		if !whole && len(w.cloud.pushed) > 0 {
+			t.Errorf("%sis pushed: %v", option, w.cloud.pushed)
+		}
+		w.cloud.mu.Unlock()
+	}
+}

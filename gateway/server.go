@@ -203,12 +203,9 @@ func (s *Server) judgedAt(login time.Time) time.Time {
 	return login
 }
 
-// expiryCheck is how often connections are judged again where expiry cuts.
-const expiryCheck = time.Minute
-
 // watchExpiry judges all connections again now and then, until ctx ends.
 func (s *Server) watchExpiry(ctx context.Context) {
-	again := time.NewTicker(expiryCheck)
+	again := time.NewTicker(s.cfg.Limits.ExpiryCheck)
 	defer again.Stop()
 	for {
 		select {

@@ -179,22 +179,42 @@ func (v *visit) recheck(now *rules) {
 	}
 	v.mu.Unlock()
 	err := now.directory.StillValid(r.identity, v.conn.srv.judgedAt(r.proven))
-	var entered *route
 	if err == nil {
-		entered, err = v.conn.srv.enter(now, r)
-	}
-	if err == nil && v.mode != modePort && entered.role.ARN != r.role.ARN {
-		err = &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Detail: "your role has changed"}
+		err = v.reenter(now, r)
 	}
 	for _, a := range asked {
 		if err != nil {
 			break
 		}
-		_, err = v.conn.srv.judge(now, &r, a.action, a.host, a.port)
+		var decision authz.Decision
+		decision, err = v.conn.srv.judge(now, &r, a.action, a.host, a.port)
+		v.shorten(decision.Obligations.MaxSession)
 	}
 	if err != nil {
 		v.cancel(err)
 	}
+}
+
+// reenter asks the new rules whether the stay may go on in the way it has begun: as the same role, and inspected or not as before.
+func (v *visit) reenter(now *rules, r route) error {
+	entered, err := v.conn.srv.enter(now, r)
+	if err != nil {
+		return err
+	}
+	v.shorten(entered.obligations.MaxSession)
+	if v.mode == modePort { // its role is that of the forward, and its bytes are never looked into
+		return nil
+	}
+	wasThrough, through := v.mode == modePassthrough, entered.obligations.Mode == authz.ModePassthrough
+	switch {
+	case entered.role.ARN != r.role.ARN:
+		return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Detail: "your role has changed"}
+	case through && !wasThrough:
+		return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Detail: "policy now allows passthrough only"}
+	case wasThrough && !through:
+		return &authz.Refusal{Reason: authz.ReasonNotPermitted, Subject: r.named, Detail: "policy no longer allows passthrough"}
+	}
+	return nil
 }
 
 // text words a failure for the person and logs its cause under the same reference. It is what the bridge writes into channel refusals.

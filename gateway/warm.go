@@ -21,13 +21,14 @@ type warmKey struct {
 	port           int
 	osUser         string
 	role, decision string
+	grants         string // of the key or certificate: two certificates of one person may leave different things
 }
 
 // warmKey gives the key of a route whose OS user is known.
 func (r *route) warmKey() warmKey {
 	return warmKey{
 		person: r.identity.Person, proof: proofID(r.identity), place: r.target.Place(), port: r.port, osUser: r.osUser,
-		role: roleID(r.role), decision: fmt.Sprintf("%q %+v", r.policies, r.obligations),
+		role: roleID(r.role), decision: fmt.Sprintf("%q %+v", r.policies, r.obligations), grants: fmt.Sprintf("%+v", r.identity.Grants),
 	}
 }
 

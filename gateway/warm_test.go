@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/rand"
 	"log/slog"
 	"slices"
 	"testing"
@@ -96,6 +97,39 @@ func TestASessionIsNotLeftTo(t *testing.T) {
 				t.Error("it got the session")
 			}
 		})
+	}
+}
+
+// TestACertificateThatLeavesLessGetsASessionOfItsOwn: the machine may have been told what the first certificate leaves, and keeps to that.
+func TestACertificateThatLeavesLessGetsASessionOfItsOwn(t *testing.T) {
+	w := warmWorld(t, worldOptions{})
+	ca := newKey(t)
+	w.people[0].Keys = append(w.people[0].Keys, `cert-authority,principals="alice" `+authorized(ca))
+	w.srv.Reload(w.directory(t), policyOf(t, ""))
+	certificate := func(extensions map[string]string) ssh.Signer {
+		key := newKey(t)
+		cert := &ssh.Certificate{
+			Key: key.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{"alice"}, ValidBefore: ssh.CertTimeInfinity,
+			Permissions: ssh.Permissions{Extensions: extensions},
+		}
+		if err := cert.SignCert(rand.Reader, ca); err != nil {
+			t.Fatal(err)
+		}
+		signer, err := ssh.NewCertSigner(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signer
+	}
+	terminal := map[string]string{"permit-pty": ""}
+	for i, step := range []struct {
+		extensions map[string]string
+		sessions   int
+	}{{nil, 1}, {terminal, 2}, {terminal, 2}, {nil, 2}} {
+		w.visitMachine(t, "ec2-user", certificate(step.extensions), nil)
+		if got := w.cloud.started(); got != step.sessions {
+			t.Errorf("after login %d: %d sessions, want %d", i+1, got, step.sessions)
+		}
 	}
 }
 

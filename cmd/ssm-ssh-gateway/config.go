@@ -112,6 +112,7 @@ type limitsConfig struct {
 	KeepaliveCount         int      `toml:"keepalive_count"`
 	DrainTimeout           duration `toml:"drain_timeout"`
 	MaxCertificateValidity duration `toml:"max_certificate_validity"`
+	CutExpired             bool     `toml:"cut_expired"`
 }
 
 // accountConfig is one AWS account whose machines can be reached.
