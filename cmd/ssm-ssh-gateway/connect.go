@@ -124,7 +124,7 @@ func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, st
 	}
 	waiting.Stop()
 	aws.hush()
-	return relay(ctx, session, local)
+	return relay(ctx, session, local, readAhead(max(o.payload, o.discover), o.rate))
 }
 
 // oneProcessor keeps a program that carries a single session, at a bounded number of messages a second, on one processor: a second one would spend more time on
@@ -247,13 +247,13 @@ func pushable(key ssh.PublicKey) bool {
 
 // relay copies both ways. The end of the instance's output is the end; the end of input is not: answers may still be on their way, and ssh ends its
 // ProxyCommand when it is done. But an ssh that was killed cannot, so that silence after the end of input is the end, too. ctx ends it at once, politely
-// towards AWS.
-func relay(ctx context.Context, session net.Conn, local stdio) error {
+// towards AWS. No more than ahead bytes of input are read before the session takes them.
+func relay(ctx context.Context, session net.Conn, local stdio, ahead int) error {
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	output := &lingering{Conn: session}
 	go func() {
-		if _, err := io.Copy(session, local.in); err != nil {
+		if err := copyShallow(session, local.in, ahead); err != nil {
 			_ = session.Close()
 		}
 		output.begin()

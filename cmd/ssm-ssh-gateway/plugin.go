@@ -169,7 +169,7 @@ func (p *pluginSession) serve(ctx context.Context) error {
 		defer stop()
 		// A stream of bytes: what is for the user must not come between.
 		_, _ = fmt.Fprintf(p.stderr, "\nStarting session with SessionId: %s\n", p.SessionID())
-		return relay(ctx, p.Conn, p.local)
+		return relay(ctx, p.Conn, p.local, readAhead(0, 0))
 	}
 }
 

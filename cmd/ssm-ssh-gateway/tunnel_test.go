@@ -21,7 +21,7 @@ func TestSilenceAfterInput(t *testing.T) {
 		var out strings.Builder
 		ended := make(chan error, 1)
 		began := time.Now()
-		go func() { ended <- relay(context.Background(), far, stdio{in, &out}) }()
+		go func() { ended <- relay(context.Background(), far, stdio{in, &out}, leastAhead) }()
 		go func() {
 			time.Sleep(time.Hour)
 			_ = typed.Close()
