@@ -70,7 +70,8 @@ var nodes = []machine{
 //go:embed policies/*.json
 var policyFiles embed.FS
 
-// policyOf reads one of the embedded IAM policies, which are those of docs/aws.md with the lab's account filled in.
+// policyOf reads one of the embedded IAM policies. gateway and person are those of docs/aws.md with the lab's account filled in; extras is what its later sections
+// add to a person's, and a user of whom the machines know nothing.
 func policyOf(name string) (awsemu.Policy, error) {
 	text, err := policyFiles.ReadFile("policies/" + name + ".json")
 	if err != nil {
@@ -114,6 +115,11 @@ func account() (awsemu.Account, error) {
 	if err != nil {
 		return built, err
 	}
+	extras, err := policyOf("extras")
+	if err != nil {
+		return built, err
+	}
+	permissions.Statement = append(permissions.Statement, extras.Statement...)
 	for _, person := range peopleWithRoles {
 		trust, err := awsemu.ParsePolicy(fmt.Sprintf(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
 			"Principal": {"AWS": "arn:aws:iam::%s:user/%s"}, "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
