@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestAuditWriterWritesLinesInOrder(t *testing.T) {
@@ -38,12 +40,12 @@ func TestAuditWriterWritesLinesInOrder(t *testing.T) {
 // stuckWriter takes nothing until it is let go.
 type stuckWriter struct {
 	go_ chan struct{}
-	lockedBuffer
+	testkit.Buffer
 }
 
 func (s *stuckWriter) Write(p []byte) (int, error) {
 	<-s.go_
-	return s.lockedBuffer.Write(p)
+	return s.Buffer.Write(p)
 }
 
 func TestAuditWriterThatIsStuckCostsEventsAndSaysSo(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // serverVersion has no version number. It begins with OpenSSH because OpenSSH's client tells only such servers that it no longer reads output
@@ -127,7 +128,7 @@ func (d *doorman) refuse(err error) error {
 
 // handshake logs a client in within the grace time, which covers version and key exchange too. It works on any net.Conn, also on those whose deadlines
 // do nothing, by closing it. On failure raw is closed.
-func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) (leg, *proof, error) {
+func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) (bridge.Leg, *proof, error) {
 	ctx, cancel := context.WithTimeoutCause(d.ctx, limits.LoginGrace, errGrace)
 	defer cancel()
 	d.ctx = ctx
@@ -135,13 +136,13 @@ func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) 
 	conn, chans, reqs, err := ssh.NewServerConn(raw, d.config(limits, hostKeys))
 	inTime := stop()
 	if err == nil && inTime {
-		return leg{conn: conn, chans: chans, reqs: reqs}, proofOf(conn), nil
+		return bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}, proofOf(conn), nil
 	}
 	_ = raw.Close()
 	if err == nil {
-		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
+		bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}.Discard()
 	}
-	return leg{}, nil, d.failure(err)
+	return bridge.Leg{}, nil, d.failure(err)
 }
 
 func proofOf(conn *ssh.ServerConn) *proof {

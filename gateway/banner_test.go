@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestBannerOfAJump: byte by byte what the machine says, as a banner of the inner login and nowhere else.
@@ -42,7 +44,7 @@ func TestBannerOfASlowMachine(t *testing.T) {
 	session := slowSession(t, client, d)
 	d.sees("starting a session on")
 	goOn()
-	if status := receive(t, session, "the end of the command"); status != 3 {
+	if status := testkit.Receive(t, session, "the end of the command"); status != 3 {
 		t.Errorf("status %d", status)
 	}
 	d.sees(`authorized \u001b[31muse`)
@@ -65,7 +67,7 @@ func TestLoginThatEndsWhileItIsHeld(t *testing.T) {
 		defer close(over)
 		_, _ = w.connect(t, as("ec2-user@"+worldInstance, w.keys["alice"])) // with or without success: the server's last word may still get out
 	}()
-	receive(t, dialed, "the session that is opened ahead")
+	testkit.Receive(t, dialed, "the session that is opened ahead")
 	if stays := w.stays(); len(stays) != 1 {
 		t.Errorf("%d stays while the login is held", len(stays))
 	}
@@ -75,7 +77,7 @@ func TestLoginThatEndsWhileItIsHeld(t *testing.T) {
 	w.audit.waitFor(t, EventConnectionRefused)
 	close(release)
 	w.audit.waitFor(t, EventTargetLeft)
-	receive(t, over, "the end of the login")
+	testkit.Receive(t, over, "the end of the login")
 }
 
 func TestBannerIsBoundedAndGivenOnce(t *testing.T) {

@@ -14,6 +14,12 @@ import (
 // chanConnLinger is how long Close waits for the last written bytes to leave.
 const chanConnLinger = time.Second
 
+// The pieces in which a chanConn carries: what a login and typing need, and what bulk is worth, which is what the SSH library sends in one packet at most.
+const (
+	chanConnBuffer = 8 << 10
+	chanConnBulk   = 32 << 10
+)
+
 // chanConn makes an SSH channel a net.Conn on which an SSH server can stand. Reads and writes of a channel wait on the peer and cannot be interrupted, not
 // even by closing the channel, which the peer has to agree to; a stranger could hold a login for ever. So two goroutines do the waiting, and Read and Write
 // wait for them, for the deadline, or for Close, whichever comes first.
@@ -48,7 +54,7 @@ func newChanConn(ch ssh.Channel, reqs <-chan *ssh.Request, local, remote net.Add
 		out: make(chan []byte, 1), free: make(chan []byte, 1),
 		failed: make(chan struct{}), closed: make(chan struct{}), sent: make(chan struct{}),
 	}
-	c.free <- make([]byte, 0, smallCopy)
+	c.free <- make([]byte, 0, chanConnBuffer)
 	go ssh.DiscardRequests(reqs) // ends with the channel; a keepalive in it gets the failure it expects
 	go c.receive()
 	go c.send()
@@ -59,7 +65,7 @@ func newChanConn(ch ssh.Channel, reqs <-chan *ssh.Request, local, remote net.Add
 // holds a fast sender back.
 func (c *chanConn) receive() {
 	defer close(c.full)
-	small := make([]byte, smallCopy)
+	small := make([]byte, chanConnBuffer)
 	buf := small
 	for {
 		n, err := c.ch.Read(buf)
@@ -70,8 +76,8 @@ func (c *chanConn) receive() {
 		if err != nil {
 			return
 		}
-		if n == len(buf) && len(buf) < bulkCopy {
-			buf = make([]byte, bulkCopy)
+		if n == len(buf) && len(buf) < chanConnBulk {
+			buf = make([]byte, chanConnBulk)
 		}
 	}
 }
@@ -157,7 +163,7 @@ func (c *chanConn) Write(p []byte) (int, error) {
 		if err != nil {
 			return written, err
 		}
-		part := p[written:min(len(p), written+bulkCopy)]
+		part := p[written:min(len(p), written+chanConnBulk)]
 		c.out <- append(piece[:0], part...)
 		written += len(part)
 	}

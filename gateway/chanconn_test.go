@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 var (
@@ -20,36 +24,55 @@ var (
 // chanConnPair is a channel between two SSH connections: wrapped on one side, bare on the other.
 func chanConnPair(t *testing.T) (wrapped net.Conn, bare ssh.Channel) {
 	t.Helper()
-	near, far := tcpPair(t)
-	inbound := make(chan leg, 1)
-	go func() { inbound <- serverLeg(t, far) }()
+	near, far := testkit.TCPPair(t)
+	inbound := make(chan bridge.Leg, 1)
+	go func() { inbound <- sshServer(t, far) }()
 	conn, chans, reqs, err := ssh.NewClientConn(near, "gateway", &ssh.ClientConfig{User: "u", HostKeyCallback: ssh.InsecureIgnoreHostKey()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	go drainLeg(chans, reqs)
-	server := receive(t, inbound, "the server")
-	go ssh.DiscardRequests(server.reqs)
+	go testkit.Drain(chans, reqs)
+	server := testkit.Receive(t, inbound, "the server")
+	go ssh.DiscardRequests(server.Reqs)
 	accepted := make(chan net.Conn, 1)
 	go func() {
-		nc := <-server.chans
+		nc := <-server.Chans
 		ch, chReqs, err := nc.Accept()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		accepted <- newChanConn(ch, chReqs, chanConnLocal, chanConnRemote)
-		for range server.chans {
+		for range server.Chans {
 		}
 	}()
-	bare, bareReqs, err := conn.OpenChannel("direct-tcpip", directTo("i-0abc", 22))
+	bare, bareReqs, err := conn.OpenChannel("direct-tcpip", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go ssh.DiscardRequests(bareReqs)
-	wrapped = receive(t, accepted, "the channel")
-	t.Cleanup(func() { _, _, _ = wrapped.Close(), conn.Close(), server.conn.Close() })
+	wrapped = testkit.Receive(t, accepted, "the channel")
+	t.Cleanup(func() { _, _, _ = wrapped.Close(), conn.Close(), server.Conn.Close() })
 	return wrapped, bare
+}
+
+// sshServer is the server's side of a login.
+func sshServer(t *testing.T, conn net.Conn) bridge.Leg {
+	server, chans, reqs := testkit.ServeSSH(t, conn)
+	return bridge.Leg{Conn: server, Chans: chans, Reqs: reqs}
+}
+
+// countInput answers when the input has ended.
+func countInput(nc ssh.NewChannel) {
+	ch, reqs, err := nc.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	in, _ := io.ReadAll(ch)
+	fmt.Fprintf(ch, "%s got %d bytes", nc.ChannelType(), len(in))
+	_ = ch.CloseWrite()
+	_ = ch.Close()
 }
 
 func TestChanConnCarriesASecondSSH(t *testing.T) {
@@ -57,18 +80,18 @@ func TestChanConnCarriesASecondSSH(t *testing.T) {
 	if wrapped.RemoteAddr() != net.Addr(chanConnRemote) || wrapped.LocalAddr() != net.Addr(chanConnLocal) {
 		t.Errorf("addresses %v, %v", wrapped.RemoteAddr(), wrapped.LocalAddr())
 	}
-	inner := make(chan leg, 1)
-	go func() { inner <- serverLeg(t, wrapped) }()
+	inner := make(chan bridge.Leg, 1)
+	go func() { inner <- sshServer(t, wrapped) }()
 	outer, chans, reqs, err := ssh.NewClientConn(bareConn{bare}, "inner", &ssh.ClientConfig{User: "u", HostKeyCallback: ssh.InsecureIgnoreHostKey()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	go drainLeg(chans, reqs)
-	server := receive(t, inner, "the inner login")
-	go ssh.DiscardRequests(server.reqs)
+	go testkit.Drain(chans, reqs)
+	server := testkit.Receive(t, inner, "the inner login")
+	go ssh.DiscardRequests(server.Reqs)
 	go func() {
-		for nc := range server.chans {
-			go echoAfterEOF(nc)
+		for nc := range server.Chans {
+			go countInput(nc)
 		}
 	}()
 	ch, chReqs, err := outer.OpenChannel("session", nil)
@@ -100,7 +123,7 @@ func TestChanConnHalfCloses(t *testing.T) {
 		_, _ = wrapped.Write(payload)
 		_ = wrapped.(interface{ CloseWrite() error }).CloseWrite()
 	}()
-	within(t, "our end", func() {
+	testkit.Within(t, "our end", func() {
 		if got, _ := io.ReadAll(bare); !bytes.Equal(got, payload) {
 			t.Errorf("got %d bytes of %d", len(got), len(payload))
 		}
@@ -112,7 +135,7 @@ func TestChanConnHalfCloses(t *testing.T) {
 		_, _ = bare.Write(payload)
 		_ = bare.CloseWrite()
 	}()
-	within(t, "their end", func() {
+	testkit.Within(t, "their end", func() {
 		if got, err := io.ReadAll(wrapped); !bytes.Equal(got, payload) || err != nil {
 			t.Errorf("got %d bytes of %d, %v", len(got), len(payload), err)
 		}
@@ -123,7 +146,7 @@ func TestChanConnCloseSendsWhatWasWritten(t *testing.T) {
 	wrapped, bare := chanConnPair(t)
 	_, _ = wrapped.Write([]byte("last words"))
 	_ = wrapped.Close()
-	within(t, "the end", func() {
+	testkit.Within(t, "the end", func() {
 		if got, _ := io.ReadAll(bare); string(got) != "last words" {
 			t.Errorf("got %q", got)
 		}
@@ -144,7 +167,7 @@ func TestChanConnDeadlines(t *testing.T) {
 		t.Errorf("write in the past: %v", err)
 	}
 	_ = wrapped.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
-	within(t, "a read that nobody answers", func() {
+	testkit.Within(t, "a read that nobody answers", func() {
 		if _, err := wrapped.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("read: %v", err)
 		}
@@ -157,13 +180,13 @@ func TestChanConnDeadlines(t *testing.T) {
 		cut <- err
 	}()
 	_ = wrapped.SetReadDeadline(time.Now())
-	if err := receive(t, cut, "the read"); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := testkit.Receive(t, cut, "the read"); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read: %v", err)
 	}
 	// Nothing was lost by it.
 	_ = wrapped.SetDeadline(time.Time{})
 	_, _ = bare.Write([]byte("still here"))
-	within(t, "the read after", func() {
+	testkit.Within(t, "the read after", func() {
 		if n, err := io.ReadFull(wrapped, buf[:10]); err != nil || string(buf[:n]) != "still here" {
 			t.Errorf("got %q, %v", buf[:n], err)
 		}
@@ -174,7 +197,7 @@ func TestChanConnEndsThoughThePeerDoesNothing(t *testing.T) {
 	// The peer opens no window and answers no close, as long as the outer connection lives: a login over it must still end in time.
 	wrapped, _ := chanConnPair(t)
 	_ = wrapped.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-	within(t, "a write that nobody takes", func() {
+	testkit.Within(t, "a write that nobody takes", func() {
 		if _, err := wrapped.Write(make([]byte, 8<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("write: %v", err)
 		}
@@ -191,7 +214,7 @@ func TestChanConnEndsThoughThePeerDoesNothing(t *testing.T) {
 	}()
 	_ = wrapped.Close()
 	for range 2 {
-		if err := receive(t, waiting, "the waiting calls"); !errors.Is(err, net.ErrClosed) {
+		if err := testkit.Receive(t, waiting, "the waiting calls"); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -200,7 +223,7 @@ func TestChanConnEndsThoughThePeerDoesNothing(t *testing.T) {
 func TestChanConnWriteFailsWhenThePeerHasClosed(t *testing.T) {
 	wrapped, bare := chanConnPair(t)
 	_ = bare.Close()
-	within(t, "the failure", func() {
+	testkit.Within(t, "the failure", func() {
 		for {
 			if _, err := wrapped.Write([]byte("anyone?")); err != nil {
 				if !errors.Is(err, io.ErrClosedPipe) {

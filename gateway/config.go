@@ -141,7 +141,9 @@ func (c Config) withDefaults() Config {
 	if len(c.SSHPorts) == 0 {
 		c.SSHPorts = []int{22}
 	}
-	defaultTo(&c.ProgressAfter, 2*time.Second)
+	if c.ProgressAfter <= 0 {
+		c.ProgressAfter = 2 * time.Second
+	}
 	if c.Audit == nil {
 		c.Audit = discardAudit{}
 	}

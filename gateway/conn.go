@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // conn is one connection from a client to the gateway: what the person calls "the gateway", and inside of which jumps to machines run.
@@ -85,7 +86,7 @@ func (c *conn) serve() {
 }
 
 // login does the handshake and takes a seat for the person.
-func (c *conn) login() (leg, *proof, error) {
+func (c *conn) login() (bridge.Leg, *proof, error) {
 	defer c.known()
 	d := &doorman{ctx: c.ctx, srv: c.srv, source: c.source, explain: c.text}
 	d.admit = func(ctx context.Context, p *proof) error {
@@ -142,16 +143,16 @@ func (c *conn) admit(ctx context.Context, p *proof) error {
 }
 
 // authenticated makes the login known: to Reload, to the log and to the audit.
-func (c *conn) authenticated(client leg, p *proof) {
+func (c *conn) authenticated(client bridge.Leg, p *proof) {
 	c.mu.Lock()
 	c.proof = p
 	c.mu.Unlock()
 	e := c.event(EventConnectionAuthenticated)
 	who(&e, p.identity)
-	e.Login, e.ClientVersion = p.user, string(client.conn.ClientVersion())
+	e.Login, e.ClientVersion = p.user, string(client.Conn.ClientVersion())
 	c.srv.record(e)
 	attrs := []any{"person", p.identity.Person, "key", p.identity.Fingerprint, "login", p.user, "client", e.ClientVersion, "took", time.Since(c.opened)}
-	if negotiated, ok := client.conn.(ssh.AlgorithmsConnMetadata); ok {
+	if negotiated, ok := client.Conn.(ssh.AlgorithmsConnMetadata); ok {
 		a := negotiated.Algorithms()
 		attrs = append(attrs, "kex", a.KeyExchange, "cipher", a.Write.Cipher)
 	}
@@ -275,7 +276,7 @@ func rejection(err error) ssh.RejectionReason {
 
 // cutCause is why a connection was cut, or err where it was not.
 func cutCause(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, errClientLeft) {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, bridge.ErrClientLeft) {
 		return cause
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // sshPort is where the sshd of a machine is in the direct shape, which has no place for another port.
@@ -61,7 +62,7 @@ func (a *arrival) leave(err error) {
 }
 
 // direct joins the client's own connection with the machine that its login names.
-func (a *arrival) direct(client leg) error {
+func (a *arrival) direct(client bridge.Leg) error {
 	var err error = errFault // unless the stay ends by itself
 	defer func() { a.visit.end(err) }()
 	err = a.visit.join(client, a.up)
@@ -69,23 +70,19 @@ func (a *arrival) direct(client leg) error {
 }
 
 // join carries everything between a client and the machine until one of them ends.
-func (v *visit) join(client leg, up *upstream) error {
+func (v *visit) join(client bridge.Leg, up *upstream) error {
 	defer up.close()
-	v.agent.reach(client.conn)
+	v.agent.reach(client.Conn)
 	v.recheck(v.conn.srv.rules.Load()) // a reload may have come during the login
 	r := v.current()
 	limits := v.conn.srv.cfg.Limits
 	ships := &fleet{visit: v, first: up}
-	var keep func(*link)
-	if v.conn.srv.cfg.KeepWarm > 0 {
-		keep = v.keep
-	}
-	err := runBridge(v.ctx, client, ships.next, bridgeConfig{
-		attend: v.attend, keep: keep,
-		grants: r.identity.Grants, gate: v, watch: v, text: v.text, log: v.log, notice: up.notice, eager: true,
-		limits: bridgeLimits{
-			keepalive: limits.Keepalive, channels: limits.ChannelsPerConnection,
-			lanes: limits.LanesPerConnection, fileLanes: limits.LanesPerFile, laneIdle: limits.LaneIdle,
+	err := bridge.Run(v.ctx, client, ships.next, bridge.Config{
+		Attend: v.attend,
+		Grants: r.identity.Grants, Gate: v, Watch: v, Text: v.text, Log: v.log, Notice: up.notice, Eager: true,
+		Limits: bridge.Limits{
+			Keepalive: limits.Keepalive, Channels: limits.ChannelsPerConnection,
+			Lanes: limits.LanesPerConnection, FileLanes: limits.LanesPerFile, LaneIdle: limits.LaneIdle,
 		},
 	})
 	return cutCause(v.ctx, err)

@@ -17,8 +17,7 @@
 //	link           the connection that comes of it, held by one bridge at a time          link.go
 //	warm           links whose client has gone, for the same person's next connection     warm.go
 //	fleet          further links for the same stay, within limits                         fleet.go laneseats.go
-//	bridge         channel by channel between the two                                     bridge.go
-//	lanes          which connection carries which channel                                 bridge_lane.go bridge_place.go bridge_berth.go bridge_move.go
+//	bridge         channel by channel between the two                                     package bridge
 //
 // The SSH library is used directly. gliderlabs/ssh, which test machines are built with, is kept out of the server: it fixes the user name at the first
 // authentication attempt, shares one Permissions value between all keys a client offers, turns on login without authentication when its own handlers are

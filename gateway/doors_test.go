@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // shamKey offers a public key whose private half it does not have.
@@ -197,7 +198,7 @@ func TestGraceCoversEverythingBeforeLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = io.WriteString(raw, say)
-		within(t, name, func() { _, _ = io.Copy(io.Discard, raw) }) // until the gateway closes
+		testkit.Within(t, name, func() { _, _ = io.Copy(io.Discard, raw) }) // until the gateway closes
 		_ = raw.Close()
 	}
 	w.audit.wait(t, "out of time", func(e Event) bool {
@@ -212,7 +213,7 @@ func TestGraceCoversTheInnerLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the end of a silent inner login", func() { _, _ = io.Copy(io.Discard, raw) })
+	testkit.Within(t, "the end of a silent inner login", func() { _, _ = io.Copy(io.Discard, raw) })
 	w.audit.wait(t, "out of time", func(e Event) bool { return e.Event == EventTargetRefused && e.Reason == string(authz.ReasonTimeout) })
 	_ = raw.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // mortalDirectory lets alice's proof expire at a time that a test sets.
@@ -39,7 +40,7 @@ func TestExpiryCutsWhereThatIsSaid(t *testing.T) {
 					w.srv.Reload(&mortal, policyOf(t, ""))
 					stays = expires
 				} else {
-					within(t, "the end of what has expired", func() { _ = expires.Wait() })
+					testkit.Within(t, "the end of what has expired", func() { _ = expires.Wait() })
 					w.audit.wait(t, "the reason", func(e Event) bool {
 						return e.Event == EventConnectionClosed && e.Person == "alice" && e.Reason == string(authz.ReasonCertificateExpired)
 					})

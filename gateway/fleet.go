@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // fleet is the links of one stay: the first, which was opened ahead, and those that the bridge asks for beside it.
@@ -17,15 +19,23 @@ type fleet struct {
 }
 
 // next gives the first link, and after that a new one each time.
-func (f *fleet) next(ctx context.Context) (*link, error) {
+func (f *fleet) next(ctx context.Context) (*bridge.Link, error) {
 	f.mu.Lock()
 	first := !f.launched
 	f.launched = true
 	f.mu.Unlock()
+	give := f.further
 	if first {
-		return f.first.take(ctx)
+		give = f.first.take
 	}
-	return f.further(ctx)
+	l, err := give(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.visit.conn.srv.cfg.KeepWarm > 0 {
+		l.Keep = func() { f.visit.keep(l) }
+	}
+	return l.Link, nil
 }
 
 // further opens another link, if the limits have room for it. What it occupies is given back when it ends.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // holdCat runs cat in a session, on a terminal or not, until the test ends it.
@@ -56,7 +57,7 @@ func TestALaneIsASessionOfItsOwnWithTheSameKey(t *testing.T) {
 	}
 	_ = client.Close()
 	w.audit.waitFor(t, EventConnectionClosed)
-	eventually(t, "the lane's seat", func() bool { return w.lanesTo(place) == 0 })
+	testkit.Eventually(t, "the lane's seat", func() bool { return w.lanesTo(place) == 0 })
 }
 
 func TestALaneBeyondTheLimitsIsDoneWithout(t *testing.T) {
@@ -94,7 +95,7 @@ func TestASessionThatTheServiceEndsTakesOneLane(t *testing.T) {
 	w.machine.mu.Lock()
 	_ = w.machine.conns[1].Close()
 	w.machine.mu.Unlock()
-	within(t, "the end of the lane's command", func() { _ = held.Wait() })
+	testkit.Within(t, "the end of the lane's command", func() { _ = held.Wait() })
 	e := w.audit.wait(t, "of the command's end", func(e Event) bool { return e.Event == EventChannelClosed && e.Cause != "" })
 	if e.Reason != string(authz.ReasonSessionEnded) || !strings.Contains(e.Cause, "the connection to the machine was lost") {
 		t.Errorf("audited as %s: %s", e.Reason, e.Cause)

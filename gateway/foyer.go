@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // foyer is a session on a connection that names no machine, before it is clear what becomes of it: a built-in command answers it, or a machine is chosen and
@@ -16,11 +18,11 @@ type foyer struct {
 	typed  *bufio.Reader // the client's input: what was typed ahead of a choice belongs to the machine
 	mayPTY bool
 
-	asked    chan program  // what the client wants to run; at most one
-	closed   chan struct{} // closed when the client has closed the channel
-	left     chan struct{} // closed when we are done with it
-	leave    func()        // closes left and the channel
-	resizes  chan struct{} // holds a token when the window has another size
+	asked    chan bridge.Program // what the client wants to run; at most one
+	closed   chan struct{}       // closed when the client has closed the channel
+	left     chan struct{}       // closed when we are done with it
+	leave    func()              // closes left and the channel
+	resizes  chan struct{}       // holds a token when the window has another size
 	onward   chan *ssh.Request
 	mu       sync.Mutex
 	seen     int
@@ -44,7 +46,7 @@ type windowChange struct{ Columns, Rows, Width, Height uint32 }
 func newFoyer(stream ssh.Channel, mayPTY bool) *foyer {
 	f := &foyer{
 		stream: stream, typed: bufio.NewReader(stream), mayPTY: mayPTY,
-		asked: make(chan program, 1), closed: make(chan struct{}), left: make(chan struct{}), resizes: make(chan struct{}, 1),
+		asked: make(chan bridge.Program, 1), closed: make(chan struct{}), left: make(chan struct{}), resizes: make(chan struct{}, 1),
 		onward: make(chan *ssh.Request, foyerRequests+2), // all that is kept, pty-req and shell
 	}
 	f.leave = sync.OnceFunc(func() {
@@ -96,7 +98,7 @@ func (f *foyer) keep(req *ssh.Request) bool {
 func (f *foyer) take(req *ssh.Request) bool {
 	switch req.Type {
 	case "shell", "exec":
-		run, ok := readProgram(req)
+		run, ok := bridge.ReadProgram(req)
 		if !ok || f.program {
 			return false
 		}
@@ -132,14 +134,14 @@ func (f *foyer) resize(payload []byte) bool {
 }
 
 // await gives what the client wants to run; ok is false when it asks for nothing before it leaves or ctx ends.
-func (f *foyer) await(ctx context.Context) (run program, ok bool) {
+func (f *foyer) await(ctx context.Context) (run bridge.Program, ok bool) {
 	select {
 	case run = <-f.asked:
 		return run, true
 	case <-f.closed:
 	case <-ctx.Done():
 	}
-	return program{}, false
+	return bridge.Program{}, false
 }
 
 // size is the terminal's, in characters; ok is false where there is no terminal.
@@ -179,13 +181,13 @@ func (f *foyer) move() {
 
 // leg is the foyer as the connection of a client who opens this one session: what a bridge joins with a machine. outer carries what the machine opens towards the
 // client, such as its agent.
-func (f *foyer) leg(outer ssh.Conn) leg {
+func (f *foyer) leg(outer ssh.Conn) bridge.Leg {
 	f.move()
 	chans, reqs := make(chan ssh.NewChannel, 1), make(chan *ssh.Request)
 	chans <- foyerChannel{f}
 	close(chans)
 	close(reqs)
-	return leg{conn: foyerConn{outer, f}, chans: chans, reqs: reqs}
+	return bridge.Leg{Conn: foyerConn{outer, f}, Chans: chans, Reqs: reqs}
 }
 
 // foyerConn ends with the session, and the connection around it does not.
@@ -220,7 +222,7 @@ func (n foyerChannel) Accept() (ssh.Channel, <-chan *ssh.Request, error) {
 // Reject ends the session in words.
 func (n foyerChannel) Reject(_ ssh.RejectionReason, message string) error {
 	_, err := io.WriteString(n.foyer.stream.Stderr(), terminalLines(message))
-	n.foyer.exit(refusedStatus)
+	n.foyer.exit(bridge.RefusedStatus)
 	return err
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // herald tells the person on the first session of a stay what they are waiting for, while the machine is being reached: on stderr only, and only when it takes
@@ -215,7 +217,7 @@ func (w *waiting) Reject(reason ssh.RejectionReason, message string) error {
 	w.awaitProgram()
 	w.visit.conn.tasks.Go(func() { ssh.DiscardRequests(w.reqs) }) // ends with the channel
 	_, err := io.WriteString(w.stream.Stderr(), terminalLines(message))
-	_, _ = w.stream.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{refusedStatus}))
+	_, _ = w.stream.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{bridge.RefusedStatus}))
 	return err
 }
 

@@ -11,23 +11,24 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // jumps serves a connection whose login names no machine: ssh -J gateway …, ssh -L …:i-abc:port gateway, and plain ssh gateway.
-func (c *conn) jumps(client leg, p *proof) error {
+func (c *conn) jumps(client bridge.Leg, p *proof) error {
 	stop := context.AfterFunc(c.ctx, func() {
 		c.awaitIdle() // so that what the machines' sessions are told still gets out
-		_ = client.conn.Close()
+		_ = client.Conn.Close()
 	})
 	defer stop()
-	c.tasks.Go(func() { refuseRequests(client.reqs) })
-	c.tasks.Go(func() { c.keepAlive(client.conn) })
-	for channel := range client.chans { // until the connection has ended
-		c.serveChannel(client.conn, channel, p)
+	c.tasks.Go(func() { refuseRequests(client.Reqs) })
+	c.tasks.Go(func() { c.keepAlive(client.Conn) })
+	for channel := range client.Chans { // until the connection has ended
+		c.serveChannel(client.Conn, channel, p)
 	}
 	stop()
-	cut := cutCause(c.ctx, nil)                           // a client that leaves, leaves in good order
-	c.cancel(fmt.Errorf("%w: %w", errClientLeft, io.EOF)) // also from the machines inside, whichever end is noticed first
+	cut := cutCause(c.ctx, nil)                                  // a client that leaves, leaves in good order
+	c.cancel(fmt.Errorf("%w: %w", bridge.ErrClientLeft, io.EOF)) // also from the machines inside, whichever end is noticed first
 	c.tasks.Wait()
 	return cut
 }

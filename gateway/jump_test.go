@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestJumpReachesTheMachineAsTheUserOfTheInnerLogin(t *testing.T) {
@@ -162,7 +163,7 @@ func TestWhatStandsInTheWayOfAMachineIsSaid(t *testing.T) {
 
 func TestPlainPortCarriesBytes(t *testing.T) {
 	w := newWorld(t, worldOptions{})
-	near, far := tcpPair(t)
+	near, far := testkit.TCPPair(t)
 	w.cloud.port = func(port int) (net.Conn, error) {
 		if port != 5432 {
 			t.Errorf("port %d was opened", port)

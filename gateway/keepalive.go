@@ -6,6 +6,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // errSilentClient is why a connection ends whose client no longer answers.
@@ -25,7 +26,7 @@ func (c *conn) keepAlive(client ssh.Conn) {
 			return
 		case <-beat.C:
 		}
-		if _, _, err := client.SendRequest(keepAliveRequest, true, nil); err != nil {
+		if _, _, err := client.SendRequest(bridge.KeepAliveRequest, true, nil); err != nil {
 			return // the connection has ended, and this is its end: jumps will see it
 		}
 		dead.Reset(every * time.Duration(c.srv.cfg.Limits.KeepaliveCount+1))

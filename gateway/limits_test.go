@@ -12,6 +12,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestDropPercentIsSshdsFormula(t *testing.T) {
@@ -76,7 +78,7 @@ func TestTooManyBeforeLoginAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said []byte
-	within(t, "the drop", func() { said, _ = io.ReadAll(second) })
+	testkit.Within(t, "the drop", func() { said, _ = io.ReadAll(second) })
 	if string(said) != "Exceeded MaxStartups\r\n" {
 		t.Errorf("dropped with %q", said)
 	}
@@ -136,7 +138,7 @@ func TestShutdownLetsSessionsEndAndCutsTheRest(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- w.srv.Shutdown(ctx) }()
 
-	within(t, "the end of the idle connection", func() { _ = idle.Wait() })
+	testkit.Within(t, "the end of the idle connection", func() { _ = idle.Wait() })
 	if conn, err := net.Dial("tcp", w.addr); err == nil {
 		_ = conn.Close()
 		t.Error("the gateway still listens")
@@ -147,8 +149,8 @@ func TestShutdownLetsSessionsEndAndCutsTheRest(t *testing.T) {
 		t.Fatalf("a working session was disturbed: %q, %v", buf, err)
 	}
 	cut()
-	within(t, "the end of the working connection", func() { _ = working.Wait() })
-	if err := receive(t, ended, "the end of Shutdown"); !errors.Is(err, context.Canceled) {
+	testkit.Within(t, "the end of the working connection", func() { _ = working.Wait() })
+	if err := testkit.Receive(t, ended, "the end of Shutdown"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	w.audit.wait(t, "the reason", func(e Event) bool {
@@ -180,7 +182,7 @@ func TestReloadCutsWhatIsNoLongerAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told lockedBuffer
+	var told testkit.Buffer
 	session.Stderr = &told
 	if _, err := session.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -198,9 +200,9 @@ func TestReloadCutsWhatIsNoLongerAllowed(t *testing.T) {
 	t.Log("alice is gone, and nobody may exec on the machine any more")
 	w.people = w.people[1:]
 	w.srv.Reload(w.directory(t), policyOf(t, `@id("connect-only") permit (principal, action == Action::"connect", resource);`))
-	within(t, "the cut of alice", func() { _ = alice.Wait() })
-	within(t, "the cut of bob's stay", func() { _ = onMachine.Wait() })
-	within(t, "bob's session", func() { _ = session.Wait() })
+	testkit.Within(t, "the cut of alice", func() { _ = alice.Wait() })
+	testkit.Within(t, "the cut of bob's stay", func() { _ = onMachine.Wait() })
+	testkit.Within(t, "bob's session", func() { _ = session.Wait() })
 	if !strings.Contains(told.String(), "exec is not permitted on "+worldInstance) {
 		t.Errorf("bob was told %q", told.String())
 	}
@@ -237,7 +239,7 @@ func TestReloadCutsStaysThatWouldBeginInAnotherWay(t *testing.T) {
 			w.srv.Reload(w.directory(t), policyOf(t, test.before))
 			run(t, client, "whoami") // nothing has changed
 			w.srv.Reload(w.directory(t), policyOf(t, test.after))
-			within(t, "the cut", func() { _ = client.Wait() })
+			testkit.Within(t, "the cut", func() { _ = client.Wait() })
 			w.audit.wait(t, "the reason", func(e Event) bool {
 				return e.Event == EventTargetLeft && e.Reason == string(authz.ReasonNotPermitted) && strings.Contains(e.Cause, test.why)
 			})
@@ -248,7 +250,7 @@ func TestReloadCutsStaysThatWouldBeginInAnotherWay(t *testing.T) {
 func TestPolicyLimitsTheTimeOnAMachine(t *testing.T) {
 	w := newWorld(t, worldOptions{policy: `@id("short") @max_session("50ms") permit (principal, action, resource);`})
 	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))
-	within(t, "the end of the time", func() { _ = client.Wait() })
+	testkit.Within(t, "the end of the time", func() { _ = client.Wait() })
 	w.audit.wait(t, "the reason", func(e Event) bool {
 		return e.Event == EventTargetLeft && e.Reason == string(authz.ReasonNotPermitted) && strings.Contains(e.Cause, "time that policy allows")
 	})
@@ -264,8 +266,8 @@ func TestASilentClientIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the cut", func() { _ = conn.Wait() }) // nobody answers requests meanwhile
-	discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
+	testkit.Within(t, "the cut", func() { _ = conn.Wait() }) // nobody answers requests meanwhile
+	bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}.Discard()
 	w.audit.wait(t, "the reason", func(e Event) bool { return e.Event == EventConnectionClosed && e.Reason == string(authz.ReasonTimeout) })
 }
 
@@ -293,7 +295,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		w.cloud.mu.Unlock()
 		osUser := "after-" + call // for whom no key has been pushed yet
 		var err error
-		within(t, "an answer to the jump", func() {
+		testkit.Within(t, "an answer to the jump", func() {
 			var inner *ssh.Client
 			if inner, err = w.jump(t, jumping, worldInstance+":22", as(osUser, w.keys["alice"])); err == nil {
 				_, err = inner.NewSession()
@@ -302,7 +304,7 @@ func TestAFaultEndsOneConnection(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "something went wrong in the gateway") || strings.Contains(err.Error(), "a fault in") {
 			t.Errorf("jump, fault in %s: told %v", call, err)
 		}
-		within(t, "an end of the direct login", func() {
+		testkit.Within(t, "an end of the direct login", func() {
 			var direct *ssh.Client
 			if direct, err = w.connect(t, as(osUser+"@"+worldInstance, w.keys["alice"])); err == nil {
 				_, err = direct.NewSession()

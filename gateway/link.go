@@ -7,17 +7,15 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
 // link is one SSH connection of the gateway's own to the sshd of a machine, logged in. It has one holder at a time: upstream makes it, a bridge carries channels
-// over it, and when the bridge's client has gone warmLinks may hold it for the same person's next connection. The holder serves its streams, because the
-// library's read loop stops when nobody does; the link itself has one goroutine, which ends with the connection and closes gone.
+// over it, and when the bridge's client has gone warmLinks may hold it for the same person's next connection.
 type link struct {
-	leg
+	*bridge.Link
 	facts linkFacts
-	gone  chan struct{} // closed when the connection has ended
-	err   error         // why; valid once gone is closed
 
 	mu    sync.Mutex
 	ended bool
@@ -34,14 +32,12 @@ type linkFacts struct {
 }
 
 // newLink begins to wait for the end of a connection. explain words that end.
-func newLink(l leg, facts linkFacts, explain func(error) error) *link {
-	made := &link{leg: l, facts: facts, gone: make(chan struct{})}
-	go func() { // ends with the connection, of which the holder sees to it that it ends: discard, and bridge.run
-		err := l.conn.Wait()
-		made.err = explain(err)
+func newLink(l bridge.Leg, facts linkFacts, explain func(error) error) *link {
+	made := &link{facts: facts}
+	made.Link = bridge.NewLink(l, func(err error) error {
 		made.end()
-		close(made.gone)
-	}()
+		return explain(err)
+	})
 	return made
 }
 
@@ -86,8 +82,8 @@ func (l *link) end() {
 
 // discard ends the link, politely towards AWS, and serves its streams until it has ended.
 func (l *link) discard() {
-	discardLeg(l.leg)
-	<-l.gone
+	l.Leg.Discard()
+	<-l.Gone
 }
 
 // endOf words the end of a connection to the machine named: what Session Manager ended the session for where it said so, else that the connection was lost.

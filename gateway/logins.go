@@ -160,7 +160,7 @@ func (l *logins) byInstanceConnect() error {
 
 // byCertificate offers a certificate made for this login.
 func (l *logins) byCertificate() error {
-	if err := l.up.visit.permit(authz.ActionCertificateLogin, "", 0); err != nil {
+	if err := l.up.visit.Permit(authz.ActionCertificateLogin, "", 0); err != nil {
 		l.miss("policy does not permit "+string(authz.ActionCertificateLogin), err)
 		return nil
 	}
@@ -181,7 +181,7 @@ func (l *logins) byCertificate() error {
 
 // byAgent offers some keys of the person's agent.
 func (l *logins) byAgent() error {
-	if err := l.up.visit.permit(authz.ActionAgentLogin, "", 0); err != nil {
+	if err := l.up.visit.Permit(authz.ActionAgentLogin, "", 0); err != nil {
 		l.miss("policy does not permit "+string(authz.ActionAgentLogin), err)
 		return nil
 	}

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // hybridNode is a machine that Instance Connect does not know.
@@ -191,7 +193,7 @@ func runWithAgent(t *testing.T, client *ssh.Client, command string) string {
 		t.Log(err)
 	}
 	var out []byte
-	within(t, command, func() { out, err = session.Output(command) })
+	testkit.Within(t, command, func() { out, err = session.Output(command) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,11 +253,11 @@ func TestAMachineThatKnowsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told lockedBuffer
+	var told testkit.Buffer
 	session.Stderr = &told
-	within(t, "the refusal", func() { err = session.Run("whoami") })
+	testkit.Within(t, "the refusal", func() { err = session.Run("whoami") })
 	var exit *ssh.ExitError
-	if !errors.As(err, &exit) || exit.ExitStatus() != refusedStatus || opened.Load() != 0 {
+	if !errors.As(err, &exit) || exit.ExitStatus() != bridge.RefusedStatus || opened.Load() != 0 {
 		t.Errorf("ended with %v; the agent was opened %d times", err, opened.Load())
 	}
 	const want = "the machine did not let user ec2-user in (tried a key pushed by EC2 Instance Connect, a certificate of the gateway's user CA; no agent was forwarded: ssh -A)"

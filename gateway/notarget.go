@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // builtinTime bounds a session without a machine twice: from its open to the command, and from there to the end of the answer.
@@ -39,10 +41,10 @@ func (c *conn) builtin(outer ssh.Conn, channel ssh.NewChannel, p *proof) {
 	}
 	e := c.event(EventChannelRequest)
 	who(&e, p.identity)
-	e.ChannelType, e.Request, e.Detail = "session", "builtin", run.command
+	e.ChannelType, e.Request, e.Detail = "session", "builtin", run.Command
 	c.srv.record(e)
 	_, _, terminal := f.size()
-	if run.request == "shell" && terminal && grants.ForceCommand == "" {
+	if run.Request == "shell" && terminal && grants.ForceCommand == "" {
 		c.pick(outer, f, p)
 		return
 	}
@@ -82,11 +84,11 @@ func terminalLines(sentence string) string {
 }
 
 // answer carries out a built-in command. Without one it is ls: a client without a terminal cannot choose.
-func (c *conn) answer(ctx context.Context, run program, p *proof) reply {
+func (c *conn) answer(ctx context.Context, run bridge.Program, p *proof) reply {
 	if p.identity.Grants.ForceCommand != "" {
 		return reply{stderr: "this key is bound to a command on a machine; name the machine in the login: ssh USER@MACHINE@GATEWAY\n", status: statusFailed}
 	}
-	words := strings.Fields(run.command)
+	words := strings.Fields(run.Command)
 	if len(words) == 0 {
 		words = []string{"ls"}
 	}
@@ -104,7 +106,7 @@ func (c *conn) answer(ctx context.Context, run program, p *proof) reply {
 	switch {
 	case !ok:
 		return reply{stderr: fmt.Sprintf("unknown command %s; there are help, ls, whoami and sessions. To run it on a machine: ssh -J GATEWAY USER@MACHINE\n",
-			printable(run.command, 100)), status: statusUnknown}
+			printable(run.Command, 100)), status: statusUnknown}
 	case wrong != "":
 		return reply{stderr: "unknown option " + printable(wrong, 100) + "; there is --json\n", status: statusUsage}
 	case len(rest) > 0 && !command.takes:

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // fleetOf adds machines to the list, which are only there to be listed.
@@ -84,7 +86,7 @@ func TestSessionsAreOnesOwn(t *testing.T) {
 	if _, err := io.WriteString(in, "12345"); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the echo", func() { _, err = io.ReadFull(out, make([]byte, 5)) })
+	testkit.Within(t, "the echo", func() { _, err = io.ReadFull(out, make([]byte, 5)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +108,9 @@ type desk struct {
 	t       *testing.T
 	session *ssh.Session
 	keys    io.Writer
-	screen  lockedBuffer
+	screen  testkit.Buffer
 	more    chan struct{} // a token when there is more on the screen
-	errs    lockedBuffer
+	errs    testkit.Buffer
 }
 
 // sit opens a session with a terminal and a shell.
@@ -144,7 +146,7 @@ func (d *desk) Write(p []byte) (int, error) {
 // sees waits for a text.
 func (d *desk) sees(want string) {
 	d.t.Helper()
-	limit := time.After(rigPatience)
+	limit := time.After(testkit.Patience)
 	for !strings.Contains(d.screen.String(), want) {
 		select {
 		case <-d.more:
@@ -165,7 +167,7 @@ func (d *desk) types(text string) {
 func (d *desk) leaves() int {
 	d.t.Helper()
 	var err error
-	within(d.t, "the end of the session", func() { err = d.session.Wait() })
+	testkit.Within(d.t, "the end of the session", func() { err = d.session.Wait() })
 	var exit *ssh.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -253,7 +255,7 @@ func TestChosenMachineIsOutOfReach(t *testing.T) {
 	d := sit(t, w.mustConnect(t, as("x", w.keys["alice"])))
 	d.sees("machine: ")
 	d.types("ec2-user@1\r")
-	if status := d.leaves(); status != refusedStatus || !strings.Contains(d.errs.String(), "is not connected") {
+	if status := d.leaves(); status != bridge.RefusedStatus || !strings.Contains(d.errs.String(), "is not connected") {
 		t.Errorf("status %d, %q", status, d.errs.String())
 	}
 }
@@ -265,12 +267,12 @@ func TestPlainListWithoutTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out lockedBuffer
+	var out testkit.Buffer
 	session.Stdout = &out
 	if err := session.Shell(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the list", func() { err = session.Wait() })
+	testkit.Within(t, "the list", func() { err = session.Wait() })
 	if err != nil || !strings.Contains(out.String(), worldInstance) {
 		t.Errorf("%v %q", err, out.String())
 	}
@@ -285,7 +287,7 @@ func TestSlowMachines(t *testing.T) {
 	}{
 		"in the end it is there": {nil, 3, "starting a session on " + worldInstance + "\r\nsecond in the queue\r\n"},
 		"in the end it is not": {
-			&authz.Refusal{Reason: authz.ReasonTargetNotConnected, Subject: worldInstance}, refusedStatus, "the SSM agent of " + worldInstance + " is not connected",
+			&authz.Refusal{Reason: authz.ReasonTargetNotConnected, Subject: worldInstance}, bridge.RefusedStatus, "the SSM agent of " + worldInstance + " is not connected",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,7 +309,7 @@ func TestSlowMachines(t *testing.T) {
 			w.stays()[0].herald.say("second in the queue")
 			d.sees("second in the queue")
 			goOn()
-			if status := receive(t, session, "the end of the command"); status != test.status {
+			if status := testkit.Receive(t, session, "the end of the command"); status != test.status {
 				t.Errorf("status %d, told %q", status, d.screen.String())
 			}
 			d.sees(test.want)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // relayed is a relay between two TCP connections, seen from their far ends.
@@ -35,8 +36,8 @@ type plainConn struct{ net.Conn }
 
 func newRelay(t *testing.T, halfClose bool, linger time.Duration) *relayed {
 	t.Helper()
-	clientNear, clientFar := tcpPair(t)
-	portNear, portFar := tcpPair(t)
+	clientNear, clientFar := testkit.TCPPair(t)
+	portNear, portFar := testkit.TCPPair(t)
 	port := portNear
 	if !halfClose {
 		port = plainConn{portNear}
@@ -69,7 +70,7 @@ func TestRelayCarriesHalfCloses(t *testing.T) {
 	if got, err := io.ReadAll(r.client); string(got) != "the answer to the end of input" || err != nil {
 		t.Errorf("the client read %q, %v", got, err)
 	}
-	if end := receive(t, r.result, "the end"); end.in != 9 || end.out != 30 || end.err != nil {
+	if end := testkit.Receive(t, r.result, "the end"); end.in != 9 || end.out != 30 || end.err != nil {
 		t.Errorf("ended with %+v", end)
 	}
 }
@@ -86,7 +87,7 @@ func TestRelayLeavesTimeForTheAnswerWhereItCannotHalfClose(t *testing.T) {
 	if got, err := io.ReadAll(r.client); string(got) != "!" || err != nil { // ends when it has been still for the linger time: the machine has not closed
 		t.Errorf("the client read %q, %v", got, err)
 	}
-	if end := receive(t, r.result, "the end"); end.err != nil {
+	if end := testkit.Receive(t, r.result, "the end"); end.err != nil {
 		t.Errorf("ended with %+v", end)
 	}
 }
@@ -96,7 +97,7 @@ func TestRelayEndsAtOnceWithAClientThatHasGone(t *testing.T) {
 		r := newRelay(t, halfClose, time.Hour)
 		r.endClientInput(t)
 		close(r.left)
-		if end := receive(t, r.result, "the end"); end.err != nil {
+		if end := testkit.Receive(t, r.result, "the end"); end.err != nil {
 			t.Errorf("half-close %v: ended with %+v", halfClose, end)
 		}
 	}
@@ -106,7 +107,7 @@ func TestRelayEndsWhenItIsCut(t *testing.T) {
 	r := newRelay(t, false, time.Hour)
 	cut := &authz.Refusal{Reason: authz.ReasonRevoked}
 	r.cancel(cut)
-	if end := receive(t, r.result, "the end"); !errors.Is(end.err, cut) {
+	if end := testkit.Receive(t, r.result, "the end"); !errors.Is(end.err, cut) {
 		t.Errorf("ended with %+v", end)
 	}
 }
@@ -117,7 +118,7 @@ func TestRelayEndsWithTheMachine(t *testing.T) {
 	if got, err := io.ReadAll(r.client); len(got) != 0 || err != nil {
 		t.Errorf("the client read %q, %v", got, err)
 	}
-	if end := receive(t, r.result, "the end"); end.err != nil {
+	if end := testkit.Receive(t, r.result, "the end"); end.err != nil {
 		t.Errorf("ended with %+v", end)
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -40,7 +41,7 @@ type world struct {
 	cloud   *fakeCloud
 	machine *machine
 	audit   *heldAudit
-	log     *lockedBuffer
+	log     *testkit.Buffer
 	keys    map[string]ssh.Signer // by person, and more under other names
 	hostCA  ssh.Signer
 	people  []authz.Person
@@ -58,7 +59,7 @@ type worldOptions struct {
 func newWorld(t *testing.T, o worldOptions) *world {
 	t.Helper()
 	w := &world{
-		audit: &heldAudit{}, log: &lockedBuffer{}, hostCA: newKey(t), served: make(chan error, 1),
+		audit: &heldAudit{}, log: &testkit.Buffer{}, hostCA: newKey(t), served: make(chan error, 1),
 		keys: map[string]ssh.Signer{"alice": newKey(t), "alice-second": newKey(t), "bob": newKey(t), "stranger": newKey(t)},
 	}
 	w.machine = newMachine(t, o.banner)
@@ -98,7 +99,7 @@ func (w *world) listen(t *testing.T) {
 	go func() { w.served <- w.srv.Serve(ctx, listener) }()
 	t.Cleanup(func() {
 		cut()
-		if err := receive(t, w.served, "the end of Serve"); err != nil {
+		if err := testkit.Receive(t, w.served, "the end of Serve"); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 		w.machine.close()
@@ -153,7 +154,7 @@ func authorized(key ssh.Signer) string {
 type login struct {
 	user   string
 	auth   []ssh.AuthMethod
-	banner lockedBuffer
+	banner testkit.Buffer
 }
 
 func as(user string, keys ...ssh.Signer) *login {
@@ -170,7 +171,7 @@ func (l *login) config(hostKey ssh.HostKeyCallback) *ssh.ClientConfig {
 // connect logs in to the gateway.
 func (w *world) connect(t *testing.T, l *login) (*ssh.Client, error) {
 	t.Helper()
-	raw, err := net.DialTimeout("tcp", w.addr, rigPatience)
+	raw, err := net.DialTimeout("tcp", w.addr, testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +227,7 @@ func run(t *testing.T, client *ssh.Client, command string) (stdout, stderr strin
 	var out, errs bytes.Buffer
 	session.Stdout, session.Stderr = &out, &errs
 	var exit *ssh.ExitError
-	within(t, "the command "+command, func() { err = session.Run(command) })
+	testkit.Within(t, "the command "+command, func() { err = session.Run(command) })
 	switch {
 	case errors.As(err, &exit):
 		status = exit.ExitStatus()
@@ -565,7 +566,7 @@ func (h *heldAudit) Record(e Event) {
 // wait gives the first event that matches, now or later.
 func (h *heldAudit) wait(t *testing.T, what string, matches func(Event) bool) Event {
 	t.Helper()
-	limit := time.After(rigPatience)
+	limit := time.After(testkit.Patience)
 	for {
 		h.mu.Lock()
 		if i := slices.IndexFunc(h.events, matches); i >= 0 {
@@ -588,22 +589,4 @@ func (h *heldAudit) wait(t *testing.T, what string, matches func(Event) bool) Ev
 func (h *heldAudit) waitFor(t *testing.T, event string) Event {
 	t.Helper()
 	return h.wait(t, event, func(e Event) bool { return e.Event == event })
-}
-
-// lockedBuffer is a buffer for several goroutines.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

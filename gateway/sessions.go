@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // tally counts what one stay has carried so far, for whoever asks while it lasts. The zero value is ready.
@@ -15,24 +17,24 @@ type tally struct {
 	in, out atomic.Int64 // of channels that have closed, and of ports
 
 	mu   sync.Mutex
-	open map[*channelInfo]struct{} // count by themselves
+	open map[*bridge.ChannelInfo]struct{} // count by themselves
 }
 
-func (t *tally) opened(c *channelInfo) {
+func (t *tally) opened(c *bridge.ChannelInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open == nil {
-		t.open = map[*channelInfo]struct{}{}
+		t.open = map[*bridge.ChannelInfo]struct{}{}
 	}
 	t.open[c] = struct{}{}
 }
 
-func (t *tally) closed(c *channelInfo) {
+func (t *tally) closed(c *bridge.ChannelInfo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, c)
-	t.in.Add(c.in.Load())
-	t.out.Add(c.out.Load())
+	t.in.Add(c.In.Load())
+	t.out.Add(c.Out.Load())
 }
 
 // sum gives the bytes from the client to the machine, and back.
@@ -41,8 +43,8 @@ func (t *tally) sum() (in, out int64) {
 	defer t.mu.Unlock()
 	in, out = t.in.Load(), t.out.Load()
 	for c := range t.open {
-		in += c.in.Load()
-		out += c.out.Load()
+		in += c.In.Load()
+		out += c.Out.Load()
 	}
 	return in, out
 }

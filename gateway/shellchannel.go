@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -28,8 +29,8 @@ type shellChannel struct {
 	conn   *shellConn
 	ctx    context.Context // ends when either side has closed
 	cancel context.CancelFunc
-	reqs   chan *ssh.Request // to the client: how the program ended
-	asked  chan program      // at most one
+	reqs   chan *ssh.Request   // to the client: how the program ended
+	asked  chan bridge.Program // at most one
 
 	out, errs *io.PipeReader // what the client reads
 	toOut     *io.PipeWriter
@@ -47,7 +48,7 @@ type shellChannel struct {
 }
 
 func newShellChannel(c *shellConn) *shellChannel {
-	s := &shellChannel{conn: c, reqs: make(chan *ssh.Request, 1), asked: make(chan program, 1), begun: make(chan struct{})}
+	s := &shellChannel{conn: c, reqs: make(chan *ssh.Request, 1), asked: make(chan bridge.Program, 1), begun: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
 	s.out, s.toOut = io.Pipe()
 	s.errs, s.toErrs = io.Pipe()
@@ -66,7 +67,7 @@ func (s *shellChannel) serve() {
 		_ = s.errs.CloseWithError(net.ErrClosed)
 	})
 	defer stop()
-	var run program
+	var run bridge.Program
 	select {
 	case run = <-s.asked:
 	case <-s.ctx.Done():
@@ -100,21 +101,21 @@ func (s *shellChannel) hangUp() {
 }
 
 // play runs a program to its end. Its output has been taken when play returns.
-func (s *shellChannel) play(run program) (status uint32, err error) {
+func (s *shellChannel) play(run bridge.Program) (status uint32, err error) {
 	r := s.conn.visit.current()
 	kind := "this is a Session Manager shell"
-	if run.request == "exec" {
+	if run.Request == "exec" {
 		kind = "the command runs through Session Manager"
 	}
 	s.tell(fmt.Sprintf("no sshd on %s: %s; files, forwarding, agent and X11 need one", printable(r.named, wordLimit), kind))
 	marked := &markedOutput{to: s.toOut}
-	command := run.command
-	if run.request == "exec" {
+	command := run.Command
+	if run.Request == "exec" {
 		command = marked.wrap(command, s.onTerminal(), r.target)
 	}
 	session, err := s.open(r, run, command)
 	if err != nil {
-		return refusedStatus, err
+		return bridge.RefusedStatus, err
 	}
 	dismissed := make(chan struct{})
 	stop := context.AfterFunc(s.ctx, func() {
@@ -130,7 +131,7 @@ func (s *shellChannel) play(run program) (status uint32, err error) {
 	s.resize()
 	close(s.begun)
 	if err = s.carry(session, marked); err != nil {
-		return refusedStatus, err
+		return bridge.RefusedStatus, err
 	}
 	return s.status(session, run, marked)
 }
@@ -143,13 +144,13 @@ func (s *shellChannel) onTerminal() bool {
 }
 
 // open begins the Session Manager session of a program.
-func (s *shellChannel) open(r route, run program, command string) (ShellSession, error) {
+func (s *shellChannel) open(r route, run bridge.Program, command string) (ShellSession, error) {
 	v, cfg := s.conn.visit, s.conn.srv.cfg
 	ctx, cancel := context.WithTimeoutCause(s.ctx, cfg.Limits.ConnectTimeout,
 		&authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the Session Manager session to " + r.named})
 	defer cancel()
 	e := v.event(EventUpstreamOpened)
-	e.Request = run.request
+	e.Request = run.Request
 	grant, err := s.conn.starter.StartShell(ctx, r.role, r.target, command, s.onTerminal(), v.reason())
 	e.SessionID = grant.SessionID
 	var session ShellSession
@@ -202,17 +203,17 @@ func (s *shellChannel) carry(session ShellSession, marked *markedOutput) error {
 }
 
 // status is how the program ended, as well as the protocol tells: of a shell nothing, of a command what its document or the mark behind its output says.
-func (s *shellChannel) status(session ShellSession, run program, marked *markedOutput) (uint32, error) {
+func (s *shellChannel) status(session ShellSession, run bridge.Program, marked *markedOutput) (uint32, error) {
 	if code, known := session.ExitCode(); known {
 		return uint32(code), nil
 	}
-	if run.request == "shell" || marked.mark == nil {
+	if run.Request == "shell" || marked.mark == nil {
 		return 0, nil
 	}
 	if code, known := marked.mark.Code(); known {
 		return uint32(code), nil
 	}
-	return refusedStatus, &authz.Refusal{
+	return bridge.RefusedStatus, &authz.Refusal{
 		Reason: authz.ReasonSessionEnded, Subject: s.conn.visit.current().named, Detail: "before the command told its exit status",
 	}
 }

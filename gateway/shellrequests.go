@@ -7,6 +7,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -74,21 +75,21 @@ func (s *shellChannel) resize() {
 
 // start begins the program.
 func (s *shellChannel) start(req *ssh.Request) bool {
-	run, ok := readProgram(req)
+	run, ok := bridge.ReadProgram(req)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok || s.running {
 		return false
 	}
 	s.running = true
-	s.deaf = run.request == "exec" && s.terminal == nil
+	s.deaf = run.Request == "exec" && s.terminal == nil
 	s.asked <- run
 	return true
 }
 
 // signal passes on what a terminal has a key for; what is meant to end the program ends its session.
 func (s *shellChannel) signal(payload []byte) bool {
-	name, _ := firstString(payload)
+	name, _ := bridge.FirstString(payload)
 	if !s.awaitProgram() {
 		return false
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -88,7 +89,7 @@ func (u *upstream) withoutSSHD(ctx context.Context, cause error) (*link, error) 
 			Detail: "as " + u.srv.cfg.SessionUser + " you get a Session Manager shell instead", Cause: cause,
 		}
 	}
-	if err := u.visit.permit(authz.ActionSessionShell, "", 0); err != nil {
+	if err := u.visit.Permit(authz.ActionSessionShell, "", 0); err != nil {
 		return nil, err
 	}
 	starter, able := u.srv.cfg.Cloud.(ShellStarter)
@@ -101,7 +102,7 @@ func (u *upstream) withoutSSHD(ctx context.Context, cause error) (*link, error) 
 	u.visit.shell.Store(true)
 	u.visit.log.Info("no sshd: Session Manager shells stand in for it", "cause", cause)
 	conn := newShellConn(u.visit, starter)
-	return newLink(leg{conn: conn, chans: conn.chans, reqs: conn.reqs}, linkFacts{}, func(err error) error { return err }), nil
+	return newLink(bridge.Leg{Conn: conn, Chans: conn.chans, Reqs: conn.reqs}, linkFacts{}, func(err error) error { return err }), nil
 }
 
 // noShell is why there is nothing at all: in words, where policy said that there is no sshd.

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -84,13 +86,13 @@ func TestACommandWithoutSSHDTakesNoInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var errs lockedBuffer
+	var errs testkit.Buffer
 	session.Stdin, session.Stderr = strings.NewReader("ignored"), &errs
 	noticed := filepath.Join(t.TempDir(), "noticed")
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		eventually(t, "the word about the input", func() bool {
+		testkit.Eventually(t, "the word about the input", func() bool {
 			return strings.Contains(errs.String(), "takes no input: what is sent to it is dropped")
 		})
 		if err := os.WriteFile(noticed, nil, 0o600); err != nil {
@@ -117,29 +119,29 @@ func TestAShellWithoutSSHD(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out, errs lockedBuffer
+		var out, errs testkit.Buffer
 		session.Stdout, session.Stderr = &out, &errs
 		if err := session.Shell(); err != nil {
 			t.Fatal(err)
 		}
-		shell := receive(t, opened, "the session")
-		if size := receive(t, shell.sizes, "the size"); size != (ssmproto.Size{Cols: 120, Rows: 40}) {
+		shell := testkit.Receive(t, opened, "the session")
+		if size := testkit.Receive(t, shell.sizes, "the size"); size != (ssmproto.Size{Cols: 120, Rows: 40}) {
 			t.Errorf("first size %v", size)
 		}
 		if err := session.WindowChange(50, 100); err != nil {
 			t.Fatal(err)
 		}
-		if size := receive(t, shell.sizes, "the new size"); size != (ssmproto.Size{Cols: 100, Rows: 50}) {
+		if size := testkit.Receive(t, shell.sizes, "the new size"); size != (ssmproto.Size{Cols: 100, Rows: 50}) {
 			t.Errorf("then size %v", size)
 		}
 		if err := session.Signal(ssh.SIGINT); err != nil {
 			t.Fatal(err)
 		}
-		if code := receive(t, shell.signals, "the signal"); code != ssmproto.Interrupt {
+		if code := testkit.Receive(t, shell.signals, "the signal"); code != ssmproto.Interrupt {
 			t.Errorf("signal %x", code)
 		}
 		_, _ = io.WriteString(stdin, "hello\nexit\n")
-		within(t, "the end of the shell", func() { err = session.Wait() })
+		testkit.Within(t, "the end of the shell", func() { err = session.Wait() })
 		if err != nil || out.String() != "echo hello\n" || !strings.Contains(errs.String(), "this is a Session Manager shell") {
 			t.Errorf("ended with %v, %q, told %q", err, out.String(), errs.String())
 		}
@@ -168,10 +170,10 @@ func TestWhatEndsAShellWithoutSSHD(t *testing.T) {
 			if err := session.Shell(); err != nil {
 				t.Fatal(err)
 			}
-			shell := receive(t, opened, "the session")
+			shell := testkit.Receive(t, opened, "the session")
 			end(session, stdin, client)
-			receive(t, shell.closed, "the end of the Session Manager session")
-			within(t, "the end for the client", func() { err = session.Wait() })
+			testkit.Receive(t, shell.closed, "the end of the Session Manager session")
+			testkit.Within(t, "the end for the client", func() { err = session.Wait() })
 			var exit *ssh.ExitError
 			if name == "a signal" && (!errors.As(err, &exit) || exit.Signal() != "TERM") {
 				t.Errorf("ended with %v", err)
@@ -195,7 +197,7 @@ func TestWhatNeedsSSHDIsRefusedInWords(t *testing.T) {
 	if err != nil || !strings.Contains(string(told), "sftp needs sshd, which does not answer on "+worldInstance) {
 		t.Errorf("sftp: told %q, %v", told, err)
 	}
-	if end := receive(t, reqs, "the end of sftp"); end.Type != "exit-status" || !bytes.Equal(end.Payload, ssh.Marshal(struct{ Status uint32 }{refusedStatus})) {
+	if end := testkit.Receive(t, reqs, "the end of sftp"); end.Type != "exit-status" || !bytes.Equal(end.Payload, ssh.Marshal(struct{ Status uint32 }{bridge.RefusedStatus})) {
 		t.Errorf("sftp ended with %s %x", end.Type, end.Payload)
 	}
 	_, err = client.Dial("tcp", "localhost:80")
@@ -210,7 +212,7 @@ func TestWhatNeedsSSHDIsRefusedInWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var errs lockedBuffer
+	var errs testkit.Buffer
 	beside.Stderr = &errs
 	for _, request := range []string{"auth-agent-req@openssh.com", "x11-req"} {
 		if ok, err := beside.SendRequest(request, true, nil); ok || err != nil {
@@ -278,9 +280,9 @@ func refusalOf(t *testing.T, client *ssh.Client) string {
 		return err.Error()
 	}
 	defer func() { _ = session.Close() }()
-	var errs lockedBuffer
+	var errs testkit.Buffer
 	session.Stderr = &errs
-	within(t, "the refusal", func() { err = session.Run("id") })
+	testkit.Within(t, "the refusal", func() { err = session.Run("id") })
 	if err == nil {
 		t.Error("the command ran")
 	}
@@ -321,7 +323,7 @@ func TestAReloadThatTakesTheShellAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var errs lockedBuffer
+	var errs testkit.Buffer
 	session.Stderr = &errs
 	if _, err := session.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -329,10 +331,10 @@ func TestAReloadThatTakesTheShellAway(t *testing.T) {
 	if err := session.Shell(); err != nil {
 		t.Fatal(err)
 	}
-	shell := receive(t, opened, "the session")
+	shell := testkit.Receive(t, opened, "the session")
 	w.srv.Reload(w.directory(t), policyOf(t, noShells))
-	receive(t, shell.closed, "the end of the Session Manager session")
-	within(t, "the end for the client", func() { _ = session.Wait() })
+	testkit.Receive(t, shell.closed, "the end of the Session Manager session")
+	testkit.Within(t, "the end for the client", func() { _ = session.Wait() })
 	if !strings.Contains(errs.String(), "session-manager-shell is not permitted") {
 		t.Errorf("told %q", errs.String())
 	}

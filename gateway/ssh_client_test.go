@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // sshClient is a directory with what the real client needs: an identity of alice's, the CA line and a configuration.
@@ -81,7 +82,7 @@ Host *
 // run gives stdout, stderr and the exit code of ssh with these arguments.
 func (o sshClient) run(t *testing.T, stdin []byte, args ...string) (stdout []byte, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), rigPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, o.program, append([]string{"-F", filepath.Join(o.dir, "config")}, args...)...)
 	var out, errs bytes.Buffer

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
@@ -189,7 +190,7 @@ func (u *upstream) linkEvent(what string, l *link) Event {
 }
 
 // handshake logs in to the machine's sshd over c as osUser.
-func (u *upstream) handshake(ctx context.Context, c *carrier, ahead beginnings, sessionID, osUser string) (leg, linkFacts, error) {
+func (u *upstream) handshake(ctx context.Context, c *carrier, ahead beginnings, sessionID, osUser string) (bridge.Leg, linkFacts, error) {
 	limits := u.srv.cfg.Limits
 	r := u.route.withUser(osUser)
 	ctx, cancel := context.WithTimeoutCause(ctx, limits.ConnectTimeout, &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the login to " + r.named})
@@ -219,15 +220,15 @@ func (u *upstream) handshake(ctx context.Context, c *carrier, ahead beginnings, 
 	case err == nil && stop():
 		u.visit.stage(stepLogin, began)
 		facts.offer = logins.offer
-		return leg{conn: conn, chans: chans, reqs: reqs}, facts, nil
+		return bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}, facts, nil
 	case err == nil:
-		discardLeg(leg{conn: conn, chans: chans, reqs: reqs})
-		return leg{}, facts, context.Cause(ctx)
+		bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}.Discard()
+		return bridge.Leg{}, facts, context.Cause(ctx)
 	}
 	if err = u.classify(ctx, c, r, err, logins); reasonOf(err) == authz.ReasonKeyRefused {
 		u.srv.pushed.drop(r.pushedFor()) // whatever the machine knows, it is not this key
 	}
-	return leg{}, facts, err
+	return bridge.Leg{}, facts, err
 }
 
 // believe asks whether the machine may show this host key.
@@ -300,15 +301,4 @@ func otherNames(machine *authz.Instance) []string {
 		return nil
 	}
 	return []string{machine.PrivateDNS}
-}
-
-// discardLeg serves the streams of a connection that nobody uses until they end.
-func discardLeg(l leg) {
-	_ = l.conn.Close()
-	done := make(chan struct{})
-	go func() { defer close(done); ssh.DiscardRequests(l.reqs) }()
-	for channel := range l.chans {
-		_ = channel.Reject(ssh.ConnectionFailed, "closing")
-	}
-	<-done
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -29,16 +30,16 @@ func TestWhyTheMachineCannotBeLoggedInTo(t *testing.T) {
 			reason: authz.ReasonPortRefused, told: "nothing answers on port 22 of " + worldInstance,
 		},
 		"closed before a byte": {
-			port:   func(t *testing.T) (net.Conn, error) { near, far := tcpPair(t); return near, far.Close() },
+			port:   func(t *testing.T) (net.Conn, error) { near, far := testkit.TCPPair(t); return near, far.Close() },
 			reason: authz.ReasonPortRefused, told: "nothing answers on port 22",
 		},
 		"silent": {
-			port:   func(t *testing.T) (net.Conn, error) { near, _ := tcpPair(t); return near, nil },
+			port:   func(t *testing.T) (net.Conn, error) { near, _ := testkit.TCPPair(t); return near, nil },
 			reason: authz.ReasonPortRefused, told: "nothing answers on port 22",
 		},
 		"closed after its version": {
 			port: func(t *testing.T) (net.Conn, error) {
-				near, far := tcpPair(t)
+				near, far := testkit.TCPPair(t)
 				_, _ = io.WriteString(far, "SSH-2.0-short\r\n")
 				return near, far.(*net.TCPConn).CloseWrite()
 			},
@@ -46,7 +47,7 @@ func TestWhyTheMachineCannotBeLoggedInTo(t *testing.T) {
 		},
 		"ended by the service": {
 			port: func(t *testing.T) (net.Conn, error) {
-				near, _ := tcpPair(t)
+				near, _ := testkit.TCPPair(t)
 				return failingConn{near, &ssmproto.SessionEndedError{SessionID: "s", Output: "maximum duration"}}, nil
 			},
 			reason: authz.ReasonPortRefused, told: "nothing answers on port 22", // before the first byte there is no telling
@@ -124,7 +125,7 @@ func TestStartSessionDoesNotWaitForTheInnerLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if call := receive(t, started, "StartSession"); call != "start" {
+	if call := testkit.Receive(t, started, "StartSession"); call != "start" {
 		t.Errorf("first call is %s", call)
 	}
 	_ = raw.Close()
@@ -141,7 +142,7 @@ func TestKeyPushRunsBesideKeyExchange(t *testing.T) {
 	}
 	w.cloud.before = func(call string) {
 		if call == "push" {
-			receive(t, version, "our version line on the way to the machine, while the push is under way")
+			testkit.Receive(t, version, "our version line on the way to the machine, while the push is under way")
 		}
 	}
 	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))
@@ -160,7 +161,7 @@ func TestTheConsoleIsReadBesideStartSession(t *testing.T) {
 			read <- struct{}{}
 		case "start":
 			if w.cloud.started() == 0 {
-				receive(t, read, "the reading of the console, while StartSession is under way")
+				testkit.Receive(t, read, "the reading of the console, while StartSession is under way")
 			}
 		}
 	}
@@ -215,7 +216,7 @@ func TestSessionEndedByTheServiceIsToldToTheOpenSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told lockedBuffer
+	var told testkit.Buffer
 	session.Stderr = &told
 	if _, err := session.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -224,7 +225,7 @@ func TestSessionEndedByTheServiceIsToldToTheOpenSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(end)
-	within(t, "the end of the session", func() { _ = session.Wait() })
+	testkit.Within(t, "the end of the session", func() { _ = session.Wait() })
 	if !strings.Contains(told.String(), "Session Manager ended the session (idle for 20 minutes)") {
 		t.Errorf("told %q", told.String())
 	}
@@ -263,11 +264,11 @@ func TestLeavingWhileConnectingLeavesNothingOpen(t *testing.T) {
 	dialed := make(chan struct{})
 	w.cloud.port = func(int) (net.Conn, error) {
 		close(dialed)
-		near, _ := tcpPair(t) // says nothing
+		near, _ := testkit.TCPPair(t) // says nothing
 		return near, nil
 	}
 	client := w.mustConnect(t, as("ec2-user@"+worldInstance, w.keys["alice"]))
-	receive(t, dialed, "the session")
+	testkit.Receive(t, dialed, "the session")
 	_ = client.Close()
 	w.audit.waitFor(t, EventConnectionClosed) // the world's end checks that no session is left
 }

@@ -111,8 +111,8 @@ func (v *visit) current() route {
 	return v.route
 }
 
-// permit asks the policy about something on the machine. It is the gatekeeper of the bridge.
-func (v *visit) permit(action authz.Action, destHost string, destPort int) error {
+// Permit asks the policy about something on the machine. It is the gatekeeper of the bridge.
+func (v *visit) Permit(action authz.Action, destHost string, destPort int) error {
 	r := v.current()
 	err := v.needsSSHD(action)
 	var decision authz.Decision

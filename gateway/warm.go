@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // warmKey is all in which the next connection must not differ from the one that left a link: who, proven how, as whom, where, as which role, by which decision
@@ -102,7 +103,7 @@ func (w *warmLinks) now() int {
 func (w *warmLinks) offer(key warmKey, epoch int, l *link, until time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || epoch != w.epoch || !time.Now().Before(until) || closedAlready(l.gone) {
+	if w.closed || epoch != w.epoch || !time.Now().Before(until) || closedAlready(l.Gone) {
 		return false
 	}
 	if before := w.held[key]; before != nil {
@@ -233,7 +234,7 @@ func (w *warmLinks) serve(h *warmLink) {
 	defer close(h.idle)
 	limit := time.AfterFunc(time.Until(h.until), func() { w.expire(h) })
 	defer limit.Stop()
-	chans, reqs, gone := h.chans, h.reqs, h.gone
+	chans, reqs, gone := h.Chans, h.Reqs, h.Gone
 	for {
 		select {
 		case nc, ok := <-chans:
@@ -269,7 +270,7 @@ func (w *warmLinks) ask(h *warmLink) {
 	alive := make(chan error, 1)
 	h.alive, h.asked = alive, time.Now()
 	w.tasks.Go(func() { // ends with the answer or the connection
-		_, _, err := h.conn.SendRequest(keepAliveRequest, true, nil)
+		_, _, err := h.Conn.SendRequest(bridge.KeepAliveRequest, true, nil)
 		alive <- err
 	})
 }
@@ -281,7 +282,7 @@ func (h *warmLink) answers(ctx context.Context) bool {
 	select {
 	case err := <-h.alive:
 		return err == nil
-	case <-h.gone:
+	case <-h.Gone:
 	case <-limit.C:
 	case <-ctx.Done():
 	}
@@ -336,7 +337,7 @@ func (u *upstream) mayStillServe(ctx context.Context, r *route, l *link) error {
 		}
 	}
 	if l.facts.offer.way == authz.LoginCertificate {
-		if err := u.visit.permit(authz.ActionCertificateLogin, "", 0); err != nil {
+		if err := u.visit.Permit(authz.ActionCertificateLogin, "", 0); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // warmWorld is a world in which sessions wait for a next connection.
@@ -62,7 +65,7 @@ func (w *world) leave(t *testing.T, client *ssh.Client) {
 	t.Helper()
 	before := w.audit.count(EventConnectionClosed)
 	_ = client.Close()
-	eventually(t, "the end of the connection", func() bool { return w.audit.count(EventConnectionClosed) > before })
+	testkit.Eventually(t, "the end of the connection", func() bool { return w.audit.count(EventConnectionClosed) > before })
 }
 
 func (h *heldAudit) count(event string) int {
@@ -110,7 +113,7 @@ type fakeConn struct {
 // fakeLink is a link over a fakeConn. It lives in a bubble of virtual time as well as outside.
 func fakeLink() (*link, *fakeConn) {
 	conn := &fakeConn{closed: make(chan struct{}), chans: make(chan ssh.NewChannel), reqs: make(chan *ssh.Request)}
-	return newLink(leg{conn, conn.chans, conn.reqs}, linkFacts{sessionID: "alice-1"}, asItIs), conn
+	return newLink(bridge.Leg{Conn: conn, Chans: conn.chans, Reqs: conn.reqs}, linkFacts{sessionID: "alice-1"}, func(err error) error { return err }), conn
 }
 
 // SendRequest implements ssh.Conn.
@@ -139,5 +142,23 @@ func (c *fakeConn) Close() error {
 		close(c.chans)
 		close(c.reqs)
 	})
+	return nil
+}
+
+// fakeOpening is a channel that the machine wants to open.
+type fakeOpening struct{ reason ssh.RejectionReason }
+
+// Accept implements ssh.NewChannel.
+func (*fakeOpening) Accept() (ssh.Channel, <-chan *ssh.Request, error) { return nil, nil, io.EOF }
+
+// ChannelType implements ssh.NewChannel.
+func (*fakeOpening) ChannelType() string { return "auth-agent@openssh.com" }
+
+// ExtraData implements ssh.NewChannel.
+func (*fakeOpening) ExtraData() []byte { return nil }
+
+// Reject implements ssh.NewChannel.
+func (f *fakeOpening) Reject(reason ssh.RejectionReason, _ string) error {
+	f.reason = reason
 	return nil
 }

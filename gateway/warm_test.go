@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestTheNextConnectionTakesOverTheSessionOfTheLast(t *testing.T) {
@@ -180,7 +181,7 @@ func TestWhoMayNoLongerComeFindsNoSession(t *testing.T) {
 	if _, err := w.connect(t, as("ec2-user@"+worldInstance, w.keys["alice"])); err == nil {
 		t.Error("alice got in")
 	}
-	eventually(t, "the end of the session", func() bool { return w.cloud.open() == 0 })
+	testkit.Eventually(t, "the end of the session", func() bool { return w.cloud.open() == 0 })
 }
 
 func TestAWaitingSessionMakesRoomForALane(t *testing.T) {
@@ -193,7 +194,7 @@ func TestAWaitingSessionMakesRoomForALane(t *testing.T) {
 	client := w.mustConnect(t, as("root@"+worldInstance, w.keys["alice"]))
 	holdCat(t, client, true)
 	holdCat(t, client, false) // needs the seat
-	eventually(t, "the end of the session that waited", func() bool { return w.cloud.open() == 2 && w.lanesTo(place) == 1 })
+	testkit.Eventually(t, "the end of the session that waited", func() bool { return w.cloud.open() == 2 && w.lanesTo(place) == 1 })
 }
 
 func TestASessionWaitsNoLongerThanTheStayMightHaveLasted(t *testing.T) {
@@ -266,7 +267,7 @@ func TestWhatAMachineOpensWhileNobodyIsThereIsRefused(t *testing.T) {
 		w, _ := warmTable(2, Limits{})
 		l, conn := fakeLink()
 		w.offer(warmAlice, 0, l, time.Now().Add(time.Minute))
-		open := &fakeOpen{}
+		open := &fakeOpening{}
 		conn.chans <- open
 		synctest.Wait()
 		if open.reason != ssh.Prohibited {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
 )
 
 // What follows makes a visit the observer of its bridge: what it hears becomes audit events.
@@ -28,44 +29,48 @@ func (v *visit) event(what string) Event {
 	return e
 }
 
-func (v *visit) channelOpened(c *channelInfo) {
+// ChannelOpened implements bridge.Observer.
+func (v *visit) ChannelOpened(c *bridge.ChannelInfo) {
 	v.tally.opened(c)
-	if c.id == 1 {
+	if c.ID == 1 {
 		v.stage(stepOpen, v.began)
 	}
 	v.conn.srv.record(v.channelEvent(EventChannelOpened, c))
 }
 
-func (v *visit) channelRequest(c *channelInfo, name, detail string) {
+// ChannelRequest implements bridge.Observer.
+func (v *visit) ChannelRequest(c *bridge.ChannelInfo, name, detail string) {
 	e := v.channelEvent(EventChannelRequest, c)
 	e.Request, e.Detail = name, detail
 	v.conn.srv.record(e)
 }
 
-func (v *visit) channelClosed(c *channelInfo) {
+// ChannelClosed implements bridge.Observer.
+func (v *visit) ChannelClosed(c *bridge.ChannelInfo) {
 	v.tally.closed(c)
 	e := v.channelEvent(EventChannelClosed, c)
-	e.BytesIn, e.BytesOut = c.in.Load(), c.out.Load()
-	if c.exitStatus != nil {
-		status := int(*c.exitStatus)
+	e.BytesIn, e.BytesOut = c.In.Load(), c.Out.Load()
+	if c.ExitStatus != nil {
+		status := int(*c.ExitStatus)
 		e.ExitStatus = &status
 	}
-	e.ExitSignal = c.exitSignal
-	e.Duration = c.closed.Sub(c.opened).Milliseconds()
-	withCause(&e, c.cause)
+	e.ExitSignal = c.ExitSignal
+	e.Duration = c.Closed.Sub(c.Opened).Milliseconds()
+	withCause(&e, c.Cause)
 	v.conn.srv.record(e)
 }
 
-func (v *visit) globalRequest(name, detail string, allowed bool) {
+// GlobalRequest implements bridge.Observer.
+func (v *visit) GlobalRequest(name, detail string, allowed bool) {
 	e := v.event(EventGlobalRequest)
 	e.Request, e.Detail, e.Allowed = name, detail, &allowed
 	v.conn.srv.record(e)
 }
 
-func (v *visit) channelEvent(what string, c *channelInfo) Event {
+func (v *visit) channelEvent(what string, c *bridge.ChannelInfo) Event {
 	e := v.event(what)
-	e.Channel, e.ChannelType, e.Direction, e.Destination = strconv.FormatUint(c.id, 10), c.kind, "client", c.destination()
-	if c.fromTarget {
+	e.Channel, e.ChannelType, e.Direction, e.Destination = strconv.FormatUint(c.ID, 10), c.Type, "client", c.Destination()
+	if c.FromTarget {
 		e.Direction = "target"
 	}
 	return e

@@ -73,6 +73,10 @@ var arrows = []arrow{
 		why: "the adapter satisfies gateway.Cloud without importing it: the consumer declares the interface",
 	},
 	{
+		from: []string{"gateway/bridge"}, not: []string{module}, except: ours("gateway/bridge", "gateway/stripe", "authz"), deep: true,
+		why: "the bridge joins SSH connections and asks who judges: whose they are and where they lead is not its business",
+	},
+	{
 		from: []string{"gateway", "authz", "hostkeys", "ssmproto"}, not: ours("integration", "cmd", "internal"), deep: true,
 		why: "the product does not lean on the world it is tested in",
 	},

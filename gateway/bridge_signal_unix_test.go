@@ -1,8 +1,0 @@
-//go:build unix
-
-package gateway
-
-import "syscall"
-
-// windowChanged tells ssh to look at its terminal's size.
-const windowChanged = syscall.SIGWINCH

@@ -1,0 +1,136 @@
+// Package testkit is what the tests of several packages share: bounded waiting, connections, and the plain side of an SSH login.
+package testkit
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Patience bounds every wait of these tests; nothing is asserted about how long things take.
+const Patience = 20 * time.Second
+
+// Receive waits for one value.
+func Receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(Patience):
+		t.Fatalf("waited too long for %s", what)
+		panic("unreachable")
+	}
+}
+
+// Within runs f and fails the test if it does not return.
+func Within(t testing.TB, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	Receive(t, done, what)
+}
+
+// Eventually waits for a state that nobody announces.
+func Eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	limit := time.Now().Add(Patience)
+	for !holds() {
+		if time.Now().After(limit) {
+			t.Fatalf("waited too long for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TCPPair is a TCP connection over loopback, closed when the test ends.
+func TCPPair(t testing.TB) (near, far net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			close(accepted)
+			return
+		}
+		accepted <- conn
+	}()
+	if near, err = net.Dial("tcp", listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	far = Receive(t, accepted, "the TCP connection")
+	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+	return near, far
+}
+
+// rigHostKey is made once; making keys is not what is tested.
+var rigHostKey = sync.OnceValue(func() ssh.Signer {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return signer
+})
+
+// ServeSSH is the server's side of a login that asks for nothing. It gives nil where the client has gone meanwhile.
+func ServeSSH(t testing.TB, conn net.Conn) (ssh.Conn, <-chan ssh.NewChannel, <-chan *ssh.Request) {
+	config := &ssh.ServerConfig{NoClientAuth: true, ServerVersion: "SSH-2.0-OpenSSH_compatible_test"}
+	config.AddHostKey(rigHostKey())
+	server, chans, reqs, err := ssh.NewServerConn(conn, config)
+	switch {
+	case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		return nil, nil, nil // the client has ended while it was connecting
+	case err != nil:
+		t.Errorf("test server: %v", err)
+		return nil, nil, nil
+	}
+	return server, chans, reqs
+}
+
+// Drain serves what a test left alone, until the connection ends. reqs is nil when nobody is to answer them.
+func Drain(opens <-chan ssh.NewChannel, reqs <-chan *ssh.Request) {
+	if reqs != nil {
+		go ssh.DiscardRequests(reqs)
+	}
+	for nc := range opens {
+		_ = nc.Reject(ssh.Prohibited, "")
+	}
+}
+
+// Buffer is a buffer for several goroutines.
+type Buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

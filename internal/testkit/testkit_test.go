@@ -1,0 +1,47 @@
+package testkit
+
+import (
+	"io"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestLoginOverAPair(t *testing.T) {
+	near, far := TCPPair(t)
+	served := make(chan ssh.Conn, 1)
+	go func() {
+		conn, opens, reqs := ServeSSH(t, far)
+		served <- conn
+		Drain(opens, reqs)
+	}()
+	conn, opens, reqs, err := ssh.NewClientConn(near, "test", &ssh.ClientConfig{HostKeyCallback: ssh.InsecureIgnoreHostKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server := Receive(t, served, "the login"); server == nil {
+		t.Error("no server")
+	}
+	if _, _, err := conn.OpenChannel("session", nil); err == nil {
+		t.Error("a channel that nobody serves was opened")
+	}
+	_ = conn.Close()
+	Within(t, "the end of the client's streams", func() { Drain(opens, reqs) })
+}
+
+func TestServeSSHWithoutAClient(t *testing.T) {
+	near, far := TCPPair(t)
+	_ = near.Close()
+	if conn, _, _ := ServeSSH(t, far); conn != nil {
+		t.Error("a login without a client")
+	}
+}
+
+func TestBufferAndEventually(t *testing.T) {
+	var b Buffer
+	go func() { _, _ = io.WriteString(&b, "text") }()
+	Eventually(t, "the text", func() bool { return b.String() == "text" })
+}
