@@ -45,6 +45,8 @@ type Config struct {
 	// KeepWarm is how long a session on a machine, logged in, waits for the same person's next connection to the same machine as the same user after the client
 	// has gone. Inspected jumps and direct logins only. 0: it does not wait.
 	KeepWarm time.Duration
+	// NoEarlyAnswers lets every request of an SFTP client wait for the machine's own answer. Small files are slower by it, see package stripe.
+	NoEarlyAnswers bool
 	// ProgressAfter is how long a session waits for its machine before it is told so on stderr. Default: 2 s.
 	ProgressAfter time.Duration
 	// UserCA signs certificates for logins to machines that trust it, where Instance Connect does not lead in and policy permits certificate-login. Default: none.

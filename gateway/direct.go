@@ -79,7 +79,7 @@ func (v *visit) join(client bridge.Leg, up *upstream) error {
 	ships := &fleet{visit: v, first: up}
 	err := bridge.Run(v.ctx, client, ships.next, bridge.Config{
 		Attend: v.attend,
-		Grants: r.identity.Grants, Gate: v, Watch: v, Text: v.text, Log: v.log, Notice: up.notice, Eager: true,
+		Grants: r.identity.Grants, Gate: v, Watch: v, Text: v.text, Log: v.log, Notice: up.notice, Eager: true, Late: v.conn.srv.cfg.NoEarlyAnswers,
 		Limits: bridge.Limits{
 			Keepalive: limits.Keepalive, Channels: limits.ChannelsPerConnection,
 			Lanes: limits.LanesPerConnection, FileLanes: limits.LanesPerFile, LaneIdle: limits.LaneIdle,

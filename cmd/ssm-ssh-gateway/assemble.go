@@ -79,7 +79,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, PassthroughOSUser: a.cfg.OSUser, AccountAliases: map[string]string{}, Log: a.log,
 		DialPort: a.dialPort, DialShell: a.dialShell, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
 		SessionShell: a.cfg.Targets.SessionShell, SessionUser: a.cfg.Targets.SessionUser, KeepWarm: a.cfg.Session.keepWarm(),
-		CutExpired: a.cfg.Limits.CutExpired,
+		CutExpired: a.cfg.Limits.CutExpired, NoEarlyAnswers: a.cfg.Session.noEarlyAnswers(),
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias

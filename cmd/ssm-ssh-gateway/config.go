@@ -67,6 +67,8 @@ type sessionConfig struct {
 	ResumeFor   duration `toml:"resume_for"`
 	// KeepWarm has a default that is not zero, and a zero that means something.
 	KeepWarm *duration `toml:"keep_warm"`
+	// EarlyAnswers are given unless said otherwise.
+	EarlyAnswers *bool `toml:"sftp_early_answers"`
 }
 
 // Bounds of session.keep_warm.
@@ -81,6 +83,9 @@ func (s sessionConfig) keepWarm() time.Duration {
 	}
 	return s.KeepWarm.Duration
 }
+
+// noEarlyAnswers reports whether they were said otherwise.
+func (s sessionConfig) noEarlyAnswers() bool { return s.EarlyAnswers != nil && !*s.EarlyAnswers }
 
 // targetsConfig is how the instances' own host keys are believed, and how to log in where Instance Connect does not lead in.
 type targetsConfig struct {

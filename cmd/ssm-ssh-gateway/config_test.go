@@ -71,3 +71,22 @@ func TestBadConfigs(t *testing.T) {
 		})
 	}
 }
+
+// TestDefaultsThatAreNotZero checks the keys whose absence means something else than their zero.
+func TestDefaultsThatAreNotZero(t *testing.T) {
+	off, on := false, true
+	for _, c := range []struct {
+		said *bool
+		want bool
+	}{{nil, false}, {&on, false}, {&off, true}} {
+		if got := (sessionConfig{EarlyAnswers: c.said}).noEarlyAnswers(); got != c.want {
+			t.Errorf("sftp_early_answers %v: noEarlyAnswers is %v", c.said, got)
+		}
+	}
+	if got := (sessionConfig{}).keepWarm(); got != defaultKeepWarm {
+		t.Errorf("keep_warm is %s", got)
+	}
+	if got := (sessionConfig{KeepWarm: &duration{}}).keepWarm(); got != 0 {
+		t.Errorf(`keep_warm = "0s" is %s`, got)
+	}
+}

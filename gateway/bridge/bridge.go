@@ -47,6 +47,7 @@ type Config struct {
 	Log    *slog.Logger  // nil: discarded
 	Notice func() string // text for stderr of the first session, made safe for terminals by the caller; nil or empty: none
 	Eager  bool          // connect before anything needs it
+	Late   bool          // no SFTP request is answered before the machine has done so
 }
 
 // Limits bounds what one connection may hold. A zero field means its default.

@@ -25,11 +25,15 @@ var sftpSubsystem = Program{Request: "subsystem", Command: "sftp"}
 func (c *channel) carryFiles(to *landing) interface{ Wait() } {
 	b := c.bridge
 	client := clientFiles{c, sync.OnceFunc(func() { close(c.inputEnded) })}
-	proxy := stripe.New(client, &firstFiles{c, to}, stripe.Config{
+	cfg := stripe.Config{
 		MaxLanes: min(b.cfg.Limits.FileLanes, b.lanes.limit),
 		Open:     func(context.Context) (io.ReadWriteCloser, error) { return b.openFileLane() },
 		Log:      b.cfg.Log.With("channel", c.info.ID),
-	})
+	}
+	if b.cfg.Late {
+		cfg.Early = -1
+	}
+	proxy := stripe.New(client, &firstFiles{c, to}, cfg)
 	if err := proxy.Run(context.WithoutCancel(b.ctx)); err != nil {
 		b.cfg.Log.Info("SFTP ended early", "channel", c.info.ID, "err", err)
 		_ = to.ch.Close() // whoever broke the protocol, there is no going on

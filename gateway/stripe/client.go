@@ -57,7 +57,8 @@ func (p *Proxy) classify(pkt *packet) *op {
 		}
 	case typFstat, typReaddir:
 		h, _ := parseString(pkt.body())
-		o.kind, o.unheld, o.dir = query, p.files[string(h)] == nil, p.walk.open[string(h)]
+		o.kind, o.about, o.dir = query, p.files[string(h)], p.walk.open[string(h)]
+		o.unheld = o.about == nil
 	case typOpendir:
 		o.kind = query
 		o.lists, _ = parseString(pkt.body())
@@ -126,10 +127,17 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		return
 	}
 	o.early = p.isEarly(o)
+	p.follow(o)
 	p.begin(o)
 	if o.file != nil && (o.kind == read || o.kind == write) && !o.early {
 		o.file.turn = append(o.file.turn, o)
 	}
+	if f := o.subject(); f != nil && f.debt.unopened {
+		pkt.release()
+		p.refuse(o)
+		return
+	}
+	pkt = p.addressed(o, pkt)
 	switch {
 	case o.closes && !o.pinned:
 		p.closeFile(o, pkt)
@@ -171,6 +179,13 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 	}
 	if o.kind == read || o.kind == write {
 		o.file.goes(o)
+	}
+	if f := o.subject(); f != nil && f.debt.opening {
+		o.blind = true
+		if o.kind == write {
+			o.pkt = pkt
+			pkt.hold()
+		}
 	}
 	id := p.freeID(p.first, o.id)
 	pkt.setID(id)
@@ -214,6 +229,10 @@ func (p *Proxy) expect(o *op) {
 
 // answeredPinned passes the first lane's answer on, and learns from it.
 func (p *Proxy) answeredPinned(o *op, pkt *packet) {
+	if p.wasVain(o) {
+		pkt.release()
+		return
+	}
 	p.learn(o, pkt)
 	if o.early {
 		p.settle(o, pkt)
@@ -262,6 +281,9 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 func (p *Proxy) deliver(o *op, pkt *packet) {
 	pkt.setID(o.id)
 	p.done(o)
+	if o.closes && o.file != nil && o.file == p.batch.file {
+		p.batch.ready = statusError(pkt) == nil
+	}
 	if o.pkt != nil {
 		o.pkt.release()
 		o.pkt = nil

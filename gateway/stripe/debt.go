@@ -16,6 +16,11 @@ type debt struct {
 	hole    uint64 // where the first WRITE that failed begins
 	reach   uint64 // how far the file was written, or set, by requests that did not fail
 	closing *op    // the client's CLOSE, answered by the server before everything else was
+
+	opening  bool  // the OPEN is among those that are owed
+	unopened bool  // it failed
+	misled   bool  // it gave another handle than was foretold
+	vain     []*op // blind requests that were answered before the OPEN
 }
 
 // done notes a WRITE, or an FSETSTAT of the size, that the server has done.
@@ -35,8 +40,8 @@ func (f *file) sizedTo(o *op) {
 
 // owes notes that o failed, of which the client believes otherwise.
 func (p *Proxy) owes(f *file, o *op, pkt *packet) {
-	p.cfg.Log.Warn("a request failed that had been answered", "path", string(f.path), "reason", refusal(pkt))
 	if f.debt.refusal == nil {
+		p.cfg.Log.Warn("a request failed that had been answered", "path", string(f.path), "reason", refusal(pkt))
 		f.debt.hole = math.MaxUint64
 		f.debt.refusal = bytes.Clone(pkt.bytes())
 		if pkt.typ() != typStatus {
@@ -46,7 +51,7 @@ func (p *Proxy) owes(f *file, o *op, pkt *packet) {
 	if o.kind == write {
 		f.debt.hole = min(f.debt.hole, o.off)
 	}
-	p.leaveAlone(f, "a write failed before the file was striped")
+	p.leaveAlone(f, "a request failed before the file was striped")
 }
 
 // collect returns what the client is to hear of a request about f in place of the server's pkt: the failure that it does not know of yet.
@@ -90,6 +95,9 @@ func (p *Proxy) closedOwing(o *op, pkt *packet) {
 	switch {
 	case f.debt.owed > 0:
 		o.answer, f.debt.closing = pkt, o
+	case f.debt.unopened:
+		pkt.release()
+		p.deliver(o, made(f.debt.refusal))
 	case f.holed():
 		p.cutByName(f, func(err error) {
 			f.debt.mended(f, err)

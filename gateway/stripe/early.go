@@ -56,7 +56,13 @@ func (p *Proxy) known(o *op) []byte {
 // The CLOSE of a file that was only read cannot lose anything. WRITEs, and the FSETSTAT by which scp says how long the file is, are answered early at the
 // start of a file; their failure is what CLOSE is answered with, and anything else asked in between waits until the server has answered them.
 func (p *Proxy) isEarly(o *op) bool {
-	if p.cfg.Early <= 0 || p.off != "" || !o.pinned || p.known(o) == nil {
+	if p.cfg.Early <= 0 || p.off != "" || !o.pinned {
+		return false
+	}
+	if o.opens != nil {
+		return p.opensEarly(o)
+	}
+	if p.known(o) == nil {
 		return false
 	}
 	f := o.file
@@ -96,6 +102,10 @@ func (o *op) subject() *file {
 
 // answerEarly gives the client the answer that o, which was just sent, will have if all goes well.
 func (p *Proxy) answerEarly(o *op) {
+	if o.opens != nil {
+		p.openEarly(o)
+		return
+	}
 	if o.closes {
 		p.closes++
 	} else {
@@ -123,7 +133,7 @@ func (p *Proxy) awaitsEarly(o *op) bool {
 	case o.file == f && o.closes:
 		return false
 	case o.file == f && o.kind == write:
-		return o.off < f.next || f.debt.trimmed
+		return o.off < f.next || f.debt.trimmed || f.debt.opening && !p.isEarly(o)
 	default:
 		return !o.trims || o.about != f || !p.isEarly(o)
 	}
@@ -132,8 +142,11 @@ func (p *Proxy) awaitsEarly(o *op) bool {
 // settle hears the server's answer to a request that the client believes answered.
 func (p *Proxy) settle(o *op, pkt *packet) {
 	p.done(o)
-	code, _, err := parseStatus(pkt.body())
-	good := pkt.typ() == typStatus && err == nil && code == statusOK
+	if o.pkt != nil {
+		o.pkt.release()
+		o.pkt = nil
+	}
+	good := statusError(pkt) == nil
 	if o.closes {
 		p.closes--
 		if !good {
@@ -143,9 +156,12 @@ func (p *Proxy) settle(o *op, pkt *packet) {
 		return
 	}
 	f := o.subject()
-	if good {
+	switch {
+	case o.opens != nil:
+		p.openedEarly(o, pkt)
+	case good:
 		f.done(o)
-	} else {
+	default:
 		p.owes(f, o, pkt)
 	}
 	pkt.release()

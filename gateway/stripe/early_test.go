@@ -247,3 +247,23 @@ func TestWhatIsNotAnsweredEarly(t *testing.T) {
 		})
 	}
 }
+
+// With Early below zero every answer that the client gets is one that the server has given to this very request.
+func TestNothingIsAnsweredEarly(t *testing.T) {
+	m := inTheMiddle(openssh())
+	r := newRig(t, 1, m.start, func(_ *rig, cfg *Config) { cfg.Early = -1 })
+	for i := range 4 {
+		name := fmt.Sprint("file", i)
+		r.copyUp(t, name, noise(100))
+		r.copyDown(t, name)
+	}
+	if err := r.end(); err != nil {
+		t.Error(err)
+	}
+	if n := r.news.early.Load(); n > 0 {
+		t.Errorf("answers were given early in %d sessions", n)
+	}
+	if got := len(m.requested(0)); got != 1+4*(4+4) {
+		t.Errorf("the server was asked %d times", got)
+	}
+}

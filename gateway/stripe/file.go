@@ -14,9 +14,11 @@ type span struct{ off, end uint64 }
 
 // file is an open file that may be worth striping: opened for reading or for writing alone, and not for appending.
 type file struct {
-	path   []byte
-	handle []byte // the first lane's, which the client knows
-	writes bool
+	path    []byte
+	handle  []byte // the client's
+	there   []byte // the first lane's: the same, but for a file whose OPEN was answered early
+	renamed bool   // it is another
+	writes  bool
 
 	bulk    int64 // Config.Bulk
 	asked   int64 // bytes the client asked for or gave
@@ -61,32 +63,39 @@ type attachment struct {
 	dropped  bool   // close it as soon as it is open
 }
 
-// watch notes an open file if it is of the kind that may be striped.
-func (p *Proxy) watch(o *opening, handle []byte) {
+// watchable reports whether a file opened so is of the kind that may be striped, and there is room to watch it.
+func (p *Proxy) watchable(o *opening) bool {
+	if p.cfg.MaxLanes < 2 && p.cfg.Early <= 0 || p.off != "" || p.version == nil || len(p.files) >= maxFiles {
+		return false
+	}
 	access := o.flags & (openRead | openWrite)
-	if p.cfg.MaxLanes < 2 && p.cfg.Early <= 0 || p.off != "" || p.version == nil || len(p.files) >= maxFiles || len(handle) > maxHandle {
-		return
+	return access != openRead|openWrite && access != 0 && o.flags&openAppend == 0 && o.flags&^openKnown == 0
+}
+
+// watch notes an open file. It returns nil if it does not.
+func (p *Proxy) watch(o *opening, handle []byte) *file {
+	if !p.watchable(o) || len(handle) > maxHandle {
+		return nil
 	}
 	if p.files[string(handle)] != nil {
 		p.disable("the server gave one handle twice")
-		return
-	}
-	if access == openRead|openWrite || access == 0 || o.flags&openAppend != 0 || o.flags&^openKnown != 0 {
-		return
+		return nil
 	}
 	for _, closed := range o.closed {
 		if bytes.Equal(closed, handle) {
-			return
+			return nil
 		}
 	}
-	f := &file{
-		path: o.path, handle: append([]byte(nil), handle...), writes: access == openWrite, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64,
-		mendable: o.writable,
-	}
+	f := &file{path: o.path, handle: bytes.Clone(handle), writes: o.flags&openWrite != 0, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64, mendable: o.writable}
+	f.there = f.handle
 	if p.cfg.MaxLanes < 2 {
 		f.off = "there is one lane"
 	}
 	p.files[string(handle)] = f
+	if p.batch.open == o {
+		p.batch.file = f
+	}
+	return f
 }
 
 // goes notes which range the client goes to.
@@ -130,7 +139,7 @@ func (p *Proxy) promote(ctx context.Context, f *file) {
 	switch {
 	case !f.inquired:
 		f.inquired = true
-		p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.handle) }, func(pkt *packet, err error) {
+		p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
 			p.inquired(f, pkt, err)
 		})
 		return
@@ -282,7 +291,7 @@ func (p *Proxy) inUse(l *lane) bool {
 // handleOn returns the handle of f on l, nil if l may not serve it.
 func (f *file) handleOn(l *lane) []byte {
 	if l.number == 0 {
-		return f.handle
+		return f.there
 	}
 	if a := f.attached(l); a != nil && a.verified {
 		return a.handle

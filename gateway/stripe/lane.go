@@ -83,6 +83,10 @@ func (p *Proxy) send(l *lane, o *op, id uint32, pkt *packet) {
 		l.heard = time.Now()
 	}
 	o.at = time.Now()
+	if l.number == 0 && pkt.typ() == typClose {
+		h, _ := parseString(pkt.body())
+		o.gives = bytes.Clone(h)
+	}
 	l.pending[id] = o
 	l.load += o.cost
 	l.out.put(pkt)

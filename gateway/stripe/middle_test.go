@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"sync"
 	"testing"
@@ -15,8 +16,12 @@ type middle struct {
 	heard *sync.Cond // a request has come
 	seen  []byte     // the types of the requests since count
 	spoil func(*packet) bool
-	held  chan struct{} // closed while answers may pass
+	turn  func(*packet) [][]byte // what the server gets in place of a request; nil for that
+	held  chan struct{}          // closed while answers may pass
 }
+
+// unasked is the id of requests that the proxy has not sent, and of whose answers it does not hear.
+const unasked = 0xabcdef01
 
 func inTheMiddle(of server) *middle {
 	m := &middle{server: of, held: make(chan struct{})}
@@ -48,15 +53,18 @@ func (m *middle) requests(from *duplex, to io.ReadWriteCloser) {
 		if err != nil {
 			return
 		}
-		b := pkt.bytes()
+		out := [][]byte{pkt.bytes()}
 		m.mu.Lock()
 		m.seen = append(m.seen, pkt.typ())
 		m.heard.Broadcast()
 		if m.spoil != nil && m.spoil(pkt) {
-			b = spoiled(pkt)
+			out = [][]byte{spoiled(pkt)}
+		}
+		if m.turn != nil {
+			out = m.turn(pkt)
 		}
 		m.mu.Unlock()
-		if _, err := to.Write(b); err != nil {
+		if _, err := to.Write(bytes.Join(out, nil)); err != nil {
 			return
 		}
 	}
@@ -87,6 +95,9 @@ func (m *middle) answers(from io.ReadWriteCloser, to *duplex) {
 		held := m.held
 		m.mu.Unlock()
 		<-held
+		if id, _ := pkt.id(); id == unasked {
+			continue
+		}
 		if _, err := to.Write(pkt.bytes()); err != nil {
 			return
 		}
@@ -126,6 +137,13 @@ func (m *middle) requested(n int) string {
 		m.heard.Wait()
 	}
 	return string(m.seen)
+}
+
+// turnInto has the server get something else than it was sent, from now on.
+func (m *middle) turnInto(turn func(*packet) [][]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.turn = turn
 }
 
 // spoilNth has the server refuse the nth request of that type from now on, counted from 0.

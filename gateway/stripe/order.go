@@ -27,14 +27,16 @@ type op struct {
 	unheld bool  // has a handle that is not watched, perhaps one that was closed a moment ago
 	trims  bool  // an FSETSTAT of about that sets the size alone: to end
 	early  bool  // goes to the first lane, and the client has been answered before the lane has
-	about  *file // what an FSETSTAT or fsync@openssh.com is about, nil if the file is not watched
+	blind  bool  // was sent before its file was open; see blind.go
+	about  *file // what an FSTAT, FSETSTAT or fsync@openssh.com is about, or an early OPEN; nil if the file is not watched
 	opens  *opening
 	lists  []byte     // the path of an OPENDIR
 	dir    *directory // of a READDIR
 	mute   bool       // has no id, or none that will be answered
 	sizes  bool       // may change the size of any file
 	moves  bool       // may give a name to another file
-	pkt    *packet    // a striped WRITE, kept until it is answered
+	gives  []byte     // the handle that a CLOSE on the first lane gives back
+	pkt    *packet    // a WRITE that is striped or blind, kept until it is answered
 	cost   int        // bytes it counts in its lane's window
 	at     time.Time  // when it was put on its lane
 

@@ -36,6 +36,10 @@ type Proxy struct {
 	version     []byte // the first lane's VERSION packet
 	learned     learned
 	walk        walk
+	batch       batch
+	handles     handles
+	ownHandles  []byte // the beginning of those that are the proxy's own; nil before the first
+	ownHandle   uint32 // the last of them
 	off         string // why nothing is striped any more; "" while it may be
 	opening     int    // lanes being opened
 	failures    int

@@ -18,7 +18,7 @@ func (p *Proxy) lookForTail(f *file, o *op) {
 		return
 	}
 	f.tail = tail{asked: true, epoch: p.epoch}
-	p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.handle) }, func(pkt *packet, err error) {
+	p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
 		f.tail.asked = false
 		if v, err := viewOf(pkt, err); err == nil && v.regular() {
 			f.tail.size, f.tail.since = v.size, time.Now()

@@ -133,6 +133,9 @@ func (p *Proxy) answer(l *lane, pkt *packet) {
 		return
 	}
 	delete(l.pending, id)
+	if l.number == 0 {
+		p.handles.hear(o, pkt)
+	}
 	if o.cost > 0 {
 		now := time.Now()
 		l.pace.answered(now.Sub(o.at), now, l.load >= l.pace.window/2)

@@ -131,7 +131,7 @@ func (p *Proxy) compare(f *file, on []*attachment, before comparison, then func(
 			answered()
 		})
 	}
-	p.ask(p.first, fstat(f.handle), func(pkt *packet, err error) {
+	p.ask(p.first, fstat(f.there), func(pkt *packet, err error) {
 		c.first, c.err = viewOf(pkt, err)
 		answered()
 	})

@@ -38,7 +38,7 @@ var fullPlan = plan{
 
 var quickPlan = plan{
 	quick: true, logins: 2, transfers: 1, slow: 2, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
-	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 20, free.name: 100},
+	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 40, free.name: 100},
 }
 
 // condition is the world in which something is measured.
