@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,7 +129,7 @@ func (w *world) sshConfig(r route) string { return filepath.Join(w.routeDir(r), 
 // environ makes ssh, scp and sftp, and what calls them, go this way, and tells other clients where to go.
 func (w *world) environ(r route) []string {
 	environ := append(os.Environ(), "PATH="+w.routeDir(r)+":"+clientsPath()+":"+os.Getenv("PATH"), "SSH_AUTH_SOCK=", "HOME="+w.lab.Dir, "LC_ALL=C.UTF-8",
-		"TERM=vt100", "TOOLS="+toolsDir(), "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "KEY="+w.key(r), "PERSON="+person,
+		"TERM=vt100", "TOOLS="+toolsDir(), "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "ARTIFACTS="+artifactsDir(r), "KEY="+w.key(r), "PERSON="+person,
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@lab", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@lab")
 	id, target := w.end(r)
 	address, login, key, jump := w.lab.GatewayAddr, osUser+"+"+id, w.hostKey, id
@@ -147,6 +148,16 @@ func toolsDir() string {
 		return ""
 	}
 	return dir
+}
+
+// artifactsDir is for what a scenario wants to have looked at afterwards, a picture say: below $COMPAT_ARTIFACTS, or otherwise here, where git ignores it.
+// It need not exist.
+func artifactsDir(r route) string {
+	dir, err := filepath.Abs(cmp.Or(os.Getenv("COMPAT_ARTIFACTS"), "artifacts"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, string(r))
 }
 
 // clientsPath is the Python that has the clients of testdata/clients.

@@ -21,8 +21,8 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// scenarioLimit is how long a scenario may take. On a busy machine new session keys every few hundred kilobytes take a while.
-const scenarioLimit = 3 * time.Minute
+// scenarioLimit is how long a scenario may take. On a busy machine new session keys every few hundred kilobytes take a while, and so does a browser.
+const scenarioLimit = 5 * time.Minute
 
 // progress is the one line that the gateway adds, on standard error, when a machine takes more than two seconds to reach.
 var progress = regexp.MustCompile(`(?m)^starting a session on \S+\r?\n`)
@@ -33,9 +33,10 @@ var update = flag.Bool("update", false, "write into the scenarios what they prin
 // do what it did before.
 //
 // A scenario is a txtar archive. Its comment says what it is about. Its file "run" is a bash script that reaches the machine as "target"; $LOCAL is its
-// working directory, $REMOTE one that the machine's user can write to, $PORT1 to $PORT3 are free ports of loopback. Its file "stdout" is what the script
-// must print, its file "needs", if any, the programs it uses, its file "routes" the routes to compare, if it cannot take them all, and its file
-// "not-embedded" why it cannot be done on the embedded machine. The other files are put into $LOCAL. What is left in either directory counts too.
+// working directory, $REMOTE one that the machine's user can write to, $PORT1 to $PORT3 are free ports of loopback. What somebody may want to look at goes
+// into $ARTIFACTS, which the script makes itself. Its file "stdout" is what the script must print, its file "needs", if any, the programs it uses, its file
+// "routes" the routes to compare, if it cannot take them all, and its file "not-embedded" why it cannot be done on the embedded machine. The other files are
+// put into $LOCAL. What is left in either directory counts too.
 func TestScenarios(t *testing.T) {
 	routes := []route{jump}
 	if everything {
