@@ -8,7 +8,7 @@
 //	  direct       the login names a machine: ec2-user@i-abc@gateway                      direct.go
 //	  jump         direct-tcpip names a machine: ssh -J gateway ec2-user@i-abc            jump.go
 //	    inner      the gateway answers there as the SSH server of that machine            inner.go
-//	    relay      passthrough and other ports: bytes only                                relay.go
+//	    relay      passthrough and other ports: bytes only                                passthrough.go relay.go
 //	  no machine   help, ls, whoami, sessions; or a machine chosen from a list            notarget.go foyer.go picker.go
 //	visit          one person's stay on one machine: the policy's yes, the audit, the end visit.go
 //	upstream       StartSession, key push, the machine's own sshd                         upstream.go turns.go pushed.go

@@ -50,14 +50,10 @@ func (f *fleet) further(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	give := func() { srv.lanes.give(person, machine) }
-	var up *link
-	err := srv.lanes.login(ctx, machine, func() (err error) {
-		u := openFurther(v)
-		defer u.close()
-		u.login(r.osUser)
-		up, err = u.take(ctx)
-		return err
-	})
+	u := openFurther(v)
+	defer u.close()
+	u.login(r.osUser)
+	up, err := u.take(ctx)
 	if err != nil {
 		give()
 		return nil, fmt.Errorf("open a further lane to %s: %w", r.named, err)

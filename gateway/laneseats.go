@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,20 +13,14 @@ type laneSeats struct {
 
 	mu        sync.Mutex
 	byPerson  map[string]int
-	byMachine map[string]int           // by authz.Instance.Place
-	logins    map[string]chan struct{} // turns to log in to a machine, while somebody has a seat there
+	byMachine map[string]int // by authz.Instance.Place
 }
-
-// loginsAtOnce is how many further lanes log in to one machine at the same time: all that one large file asks for, so that they are there together. The
-// machine's sshd sees them all come from one address, and drops logins at random from ten unfinished ones on (MaxStartups of sshd_config(5)), also those of
-// people who have no lane yet.
-const loginsAtOnce = 7
 
 // errLaneLimit is why there is no further lane.
 var errLaneLimit = errors.New("no further lane: as many are open as may be")
 
 func newLaneSeats(limits Limits) *laneSeats {
-	return &laneSeats{limits: limits, byPerson: map[string]int{}, byMachine: map[string]int{}, logins: map[string]chan struct{}{}}
+	return &laneSeats{limits: limits, byPerson: map[string]int{}, byMachine: map[string]int{}}
 }
 
 // take counts a lane, or says which limit it would pass. give must follow a take that gave no error.
@@ -42,9 +35,6 @@ func (s *laneSeats) take(person, machine string) error {
 	}
 	s.byPerson[person]++
 	s.byMachine[machine]++
-	if s.logins[machine] == nil {
-		s.logins[machine] = make(chan struct{}, loginsAtOnce)
-	}
 	return nil
 }
 
@@ -56,20 +46,5 @@ func (s *laneSeats) give(person, machine string) {
 	}
 	if s.byMachine[machine]--; s.byMachine[machine] == 0 {
 		delete(s.byMachine, machine)
-		delete(s.logins, machine)
-	}
-}
-
-// login runs do when it is its turn on the machine. The caller has a seat there.
-func (s *laneSeats) login(ctx context.Context, machine string, do func() error) error {
-	s.mu.Lock()
-	turns := s.logins[machine]
-	s.mu.Unlock()
-	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
-		return do()
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -396,12 +396,15 @@ type machine struct {
 	banner     string
 	rekeyAfter atomic.Uint64 // bytes after which it wants new session keys; 0: the library's default
 
-	mu      sync.Mutex
-	trusted map[string][]string // key blobs by user
-	offered int                 // keys that were tried
-	trustCA ssh.PublicKey       // whose certificates let in
-	shown   []*ssh.Certificate
-	conns   []net.Conn
+	mu         sync.Mutex
+	hold       chan struct{}       // until it is closed nobody is logged in; nil: at once
+	unfinished int                 // connections that have not logged in
+	crowd      int                 // the most of them there have been
+	trusted    map[string][]string // key blobs by user
+	offered    int                 // keys that were tried
+	trustCA    ssh.PublicKey       // whose certificates let in
+	shown      []*ssh.Certificate
+	conns      []net.Conn
 }
 
 func newMachine(t *testing.T, banner string) *machine {
@@ -467,7 +470,18 @@ func (m *machine) serve(raw net.Conn) {
 		config.BannerCallback = func(ssh.ConnMetadata) string { return m.banner }
 	}
 	config.AddHostKey(m.hostKey)
+	m.mu.Lock()
+	hold := m.hold
+	m.unfinished++
+	m.crowd = max(m.crowd, m.unfinished)
+	m.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	conn, chans, reqs, err := ssh.NewServerConn(raw, config)
+	m.mu.Lock()
+	m.unfinished--
+	m.mu.Unlock()
 	if err != nil {
 		return
 	}

@@ -149,8 +149,8 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	port, sessionID, err := u.srv.openPort(ctx, u.visit, u.route, true)
-	leave() // the person may have a security key to touch
 	if err != nil {
 		return nil, err
 	}
@@ -159,14 +159,10 @@ func (u *upstream) attempt(ctx context.Context) (*link, error) {
 	if err == nil && u.visit.current().obligations.NoSSHD { // for this user
 		err = errNoSSHD
 	}
-	if err == nil {
-		leave, err = u.turn(ctx)
-	}
 	if err != nil {
 		c.abandon()
 		return nil, err
 	}
-	defer leave()
 	up, facts, err := u.handshake(ctx, c, ahead, sessionID, osUser)
 	if err != nil {
 		c.abandon()

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Side is one of the two ends of a session.
@@ -68,10 +70,18 @@ type Faults struct {
 
 	// Throttle makes the next so many calls of an action ("ssm:StartSession") fail with the service's throttling error.
 	Throttle map[string]int `json:"throttle,omitempty"`
+	// Rates throttle an action ("ssm:StartSession") in the same way whenever it is called faster.
+	Rates map[string]Rate `json:"rates,omitempty"`
 	// Deny refuses an action to everybody; the value ends the message, after "on resource: …".
 	Deny map[string]string `json:"deny,omitempty"`
 	// Latency is how long an action takes to answer.
 	Latency map[string]Duration `json:"latency,omitempty"`
+}
+
+// Rate is a token bucket, as AWS has them: it holds Burst calls, and gets PerSecond back.
+type Rate struct {
+	PerSecond float64 `json:"perSecond"`
+	Burst     int     `json:"burst"`
 }
 
 // Link is what goes wrong between the two WebSockets, in one direction. Probabilities are from 0 to 1 and hold for each message.
@@ -108,13 +118,18 @@ func (f *Faults) check() error {
 	if f.CutSide != "" && f.CutSide != SideClient && f.CutSide != SideAgent {
 		return fmt.Errorf("awsemu: side %q is neither client nor agent", f.CutSide)
 	}
+	for action, r := range f.Rates {
+		if !(r.PerSecond > 0) || r.Burst < 1 {
+			return fmt.Errorf("awsemu: %s at %v calls a second in bursts of %d never succeeds", action, r.PerSecond, r.Burst)
+		}
+	}
 	return nil
 }
 
 // clone makes a copy that shares nothing with what the caller may change.
 func (f Faults) clone() Faults {
 	f.RefusePorts = slices.Clone(f.RefusePorts)
-	f.Throttle, f.Deny, f.Latency = maps.Clone(f.Throttle), maps.Clone(f.Deny), maps.Clone(f.Latency)
+	f.Throttle, f.Rates, f.Deny, f.Latency = maps.Clone(f.Throttle), maps.Clone(f.Rates), maps.Clone(f.Deny), maps.Clone(f.Latency)
 	return f
 }
 
@@ -124,7 +139,8 @@ type faultBook struct {
 	global    *Faults
 	instances map[string]*Faults
 	sessions  map[string]*Faults
-	throttle  map[string]int  // calls left to throttle, by action
+	throttle  map[string]int // calls left to throttle, by action
+	rates     map[string]*rate.Limiter
 	resumes   map[*Faults]int // resumes left to fail
 }
 
@@ -145,7 +161,10 @@ func (b *faultBook) set(scope Scope, f Faults) {
 		old, b.instances[scope.Instance] = b.instances[scope.Instance], &f
 	default:
 		old, b.global = b.global, &f
-		b.throttle = maps.Clone(f.Throttle)
+		b.throttle, b.rates = maps.Clone(f.Throttle), map[string]*rate.Limiter{}
+		for action, r := range f.Rates {
+			b.rates[action] = rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst)
+		}
 	}
 	delete(b.resumes, old)
 	b.resumes[&f] = f.FailResumes
@@ -197,6 +216,9 @@ func (b *faultBook) spoilCall(c *call) error {
 	throttled := b.throttle[action] > 0
 	if throttled {
 		b.throttle[action]--
+	}
+	if limiter := b.rates[action]; limiter != nil && !limiter.Allow() {
+		throttled = true
 	}
 	b.mu.Unlock()
 	c.wait(time.Duration(latency))

@@ -313,6 +313,11 @@ func TestFaultsOfCalls(t *testing.T) {
 		_, err := stsClient(gateway(t, s)).GetCallerIdentity(deadline(t), nil)
 		return err
 	}
+	set(awsemu.Faults{Rates: map[string]awsemu.Rate{"sts:GetCallerIdentity": {PerSecond: 1e-6, Burst: 2}}})
+	if err := errors.Join(identity(), identity()); err != nil {
+		t.Errorf("a burst: %v", err)
+	}
+	wantCode(t, identity(), "Throttling", "Rate exceeded")
 	set(awsemu.Faults{Throttle: map[string]int{"sts:GetCallerIdentity": 2, "ssm:DescribeInstanceInformation": 1}})
 	wantCode(t, identity(), "Throttling", "Rate exceeded")
 	wantCode(t, identity(), "Throttling")

@@ -82,7 +82,7 @@ var worlds = map[string]*struct {
 	once    sync.Once
 	started *world
 	err     error
-}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}, "embedded, slow starts": {}}
+}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}, "embedded, slow starts": {}, "sshd, rationed": {}}
 
 // eachInstance runs a test against the system's sshd and against the embedded one.
 func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
@@ -117,20 +117,28 @@ func worldOf(t *testing.T, kind string) *world {
 }
 
 func startWorld(kind string) (*world, error) {
-	options := lab.Options{Embedded: strings.HasPrefix(kind, "embedded"), Logger: slog.New(slog.DiscardHandler)}
+	options := lab.Options{
+		Embedded: strings.HasPrefix(kind, "embedded"), Logger: slog.New(slog.DiscardHandler),
+		MaxStartups: "10:30:100", // sshd's own default
+	}
 	if strings.HasSuffix(kind, "fast agent") {
 		options.Agent.Quirks.Fast, options.MaxPayload = true, 16<<10
 	}
-	if strings.HasSuffix(kind, "kept warm") {
+	if strings.HasSuffix(kind, "kept warm") || strings.HasSuffix(kind, "rationed") {
 		options.KeepWarm = time.Minute
+	}
+	if strings.HasSuffix(kind, "rationed") {
+		options.Emulator.Faults.Rates = rations
 	}
 	started, err := lab.Start(context.Background(), options)
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(kind, "slow starts") {
-		if err := slowStarts(started.GatewayConfig); err != nil {
-			return nil, errors.Join(err, started.Close())
+	for suffix, lines := range map[string]string{"slow starts": slowStarts, "rationed": rationed} {
+		if strings.HasSuffix(kind, suffix) {
+			if err := configureAWS(started.GatewayConfig, lines); err != nil {
+				return nil, errors.Join(err, started.Close())
+			}
 		}
 	}
 	w := &world{lab: started, person: "alice", sshConfig: started.SSHConfig, log: &logBuffer{}}
@@ -148,12 +156,15 @@ func startWorld(kind string) (*world, error) {
 }
 
 // slowStarts makes a gateway start a session every two seconds.
-func slowStarts(config string) error {
+const slowStarts = "start_sessions_per_second = 0.5\nstart_sessions_burst = 1\n"
+
+// configureAWS adds lines to the table [aws] of a gateway's configuration.
+func configureAWS(config, lines string) error {
 	text, err := os.ReadFile(config)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(config, []byte(strings.Replace(string(text), "[aws]\n", "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", 1)), 0o600)
+	return os.WriteFile(config, []byte(strings.Replace(string(text), "[aws]\n", "[aws]\n"+lines, 1)), 0o600)
 }
 
 // stop asks the gateway to end as a service manager would, and waits.
@@ -218,9 +229,15 @@ func (w *world) run(t *testing.T, program string, args ...string) {
 
 func runResult(t *testing.T, cmd *exec.Cmd, stdin io.Reader) result {
 	t.Helper()
+	return runFor(t, patience, cmd, stdin)
+}
+
+// runFor is runResult of what may take longer.
+func runFor(t *testing.T, limit time.Duration, cmd *exec.Cmd, stdin io.Reader) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
-	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()

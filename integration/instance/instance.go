@@ -41,6 +41,8 @@ type Config struct {
 	TrustedUserCA string
 	// AuthorizedKeys are keys that let in as every OS user, one authorized_keys line each. Optional.
 	AuthorizedKeys []string
+	// MaxStartups is that of sshd_config(5), of the system's sshd; out of the way of any crowd when empty.
+	MaxStartups string
 	// Dir keeps host keys, homes and configuration. It is created if missing, reused if not: the host keys of a second start are those of the first.
 	Dir string
 	// Embedded chooses the embedded server. Otherwise the real one is started, and Start fails with RealAvailable's reason where it cannot be.

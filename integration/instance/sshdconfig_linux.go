@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -11,7 +12,7 @@ import (
 // machineDir is where the machine's directory appears inside its namespace (mount.sh), whatever lies above it outside.
 const machineDir = "/run/machine"
 
-// sshdConfig takes, in this order: host, port, HostKey lines, users, and what else lets in. It is no text/template: that would be 3 MB in every binary that has the demo.
+// sshdConfig takes, in this order: host, port, HostKey lines, users, and what else lets in, MaxStartups. It is no text/template: that would be 3 MB in every binary that has the demo.
 const sshdConfig = `ListenAddress %s
 Port %s
 %sPidFile none
@@ -28,8 +29,7 @@ KbdInteractiveAuthentication no
 %sAuthorizedKeysCommand /run/machine-keys/keys.sh %%u
 AuthorizedKeysCommandUser nobody
 LoginGraceTime 120
-# Every session arrives from loopback, so that the limits per source would count all users together.
-MaxStartups 1000
+MaxStartups %s
 AllowTcpForwarding yes
 AllowStreamLocalForwarding yes
 StreamLocalBindUnlink yes
@@ -56,7 +56,7 @@ func writeSSHDConfig(cfg *Config, addr string) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf(sshdConfig, host, port, hostKeys.String(), strings.Join(cfg.OSUsers, " "), known)
+	text := fmt.Sprintf(sshdConfig, host, port, hostKeys.String(), strings.Join(cfg.OSUsers, " "), known, cmp.Or(cfg.MaxStartups, "1000"))
 	return os.WriteFile(filepath.Join(cfg.Dir, "sshd_config"), []byte(text), 0o644)
 }
 

@@ -35,6 +35,8 @@ type Options struct {
 	MaxPayload int
 	// KeepWarm is how long the gateway is told to keep a session for the next connection; off when zero, so that tests can count sessions.
 	KeepWarm time.Duration
+	// MaxStartups is how many unfinished logins the machines' sshd takes (instance.Config); any number when empty.
+	MaxStartups string
 	// Logger takes what the parts report. Optional.
 	Logger *slog.Logger
 }
@@ -143,7 +145,7 @@ func (l *Lab) startMachine(ctx context.Context, options Options, m machine, know
 	if m.sshd {
 		started, err := instance.Start(instance.Config{
 			ID: m.id, KeysURL: l.AWS.PlainURL() + "/_emulator/keys", OSUsers: []string{"ec2-user", "ubuntu"},
-			TrustedUserCA: known.TrustedUserCA, AuthorizedKeys: known.AuthorizedKeys,
+			TrustedUserCA: known.TrustedUserCA, AuthorizedKeys: known.AuthorizedKeys, MaxStartups: options.MaxStartups,
 			Dir: filepath.Join(l.Dir, "machines", m.id), Embedded: options.Embedded || !m.real, Logger: options.Logger,
 		})
 		if err != nil {

@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+)
+
+// AWS publishes no rates of these calls, and throttles. The emulator does at a low one, and the gateway is told to stay below it: its bursts are smaller, because
+// calls that left it evenly may arrive less so.
+var rations = map[string]awsemu.Rate{
+	"ssm:StartSession":                      {PerSecond: 2, Burst: 8},
+	"ec2-instance-connect:SendSSHPublicKey": {PerSecond: 2, Burst: 8},
+}
+
+const rationed = "start_sessions_per_second = 2\nstart_sessions_burst = 5\npush_keys_per_second = 2\npush_keys_burst = 5\n"
+
+// rationWatch counts what is asked of AWS.
+type rationWatch struct {
+	w    *world
+	from time.Time
+}
+
+func watchRations(w *world) rationWatch { return rationWatch{w, time.Now()} }
+
+// check wants no call throttled, and not more keys pushed than that. It gives how many sessions were started.
+func (r rationWatch) check(t *testing.T, keys int) (sessions int) {
+	t.Helper()
+	count := map[string]int{}
+	for _, call := range r.w.lab.AWS.Calls() {
+		if call.Time.Before(r.from) {
+			continue
+		}
+		count[call.Action]++
+		if call.Error != "" {
+			t.Errorf("%s was answered %s", call.Action, call.Error)
+		}
+	}
+	if count["SendSSHPublicKey"] > keys {
+		t.Errorf("%d keys were pushed, want at most %d", count["SendSSHPublicKey"], keys)
+	}
+	return count["StartSession"]
+}
+
+// crowd runs ssh so many times at once, jumping and direct by turns, and gives what each was told.
+func (w *world) crowd(t *testing.T, size int) []string {
+	t.Helper()
+	said := make([]logBuffer, size)
+	var all errgroup.Group
+	for i := range size {
+		all.Go(func() error {
+			cmd := w.command("ssh", []string{target, target + "@gateway"}[i%2], "exit 3")
+			cmd.Stderr = &said[i]
+			limit := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer limit.Stop()
+			if err := cmd.Run(); cmd.ProcessState.ExitCode() != 3 {
+				return fmt.Errorf("number %d: %w: %s", i, err, said[i].String())
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	told := make([]string, size)
+	for i := range said {
+		told[i] = said[i].String()
+	}
+	return told
+}
+
+// TestACrowdAtOneMachine: sshd drops connections at random from ten unfinished logins on, and nobody here is dropped.
+func TestACrowdAtOneMachine(t *testing.T) {
+	worldOf(t, "sshd, fast agent").crowd(t, 30)
+}
+
+// TestACrowdWithinAWSsRates: nobody is refused by AWS or by the gateway, and who waits long reads why.
+func TestACrowdWithinAWSsRates(t *testing.T) {
+	w := worldOf(t, "sshd, rationed")
+	watch := watchRations(w)
+	told := strings.Join(w.crowd(t, 20), "")
+	watch.check(t, 1)
+	for _, want := range []string{"in the queue for ssm:StartSession", "other logins to "} {
+		if !strings.Contains(told, want) {
+			t.Errorf("nobody read %q in %q", want, told)
+		}
+	}
+}
+
+// TestAnsibleWithTwentyForks has twenty hosts of an inventory, all of them one machine, each with a connection of its own for every step of every task.
+func TestAnsibleWithTwentyForks(t *testing.T) {
+	const hosts = 20
+	if _, err := exec.LookPath("ansible"); err != nil {
+		t.Skip("ansible is not installed: " + err.Error())
+	}
+	w := worldOf(t, "sshd, rationed")
+	dir := t.TempDir()
+	user, name, _ := strings.Cut(target, "@")
+	var inventory strings.Builder
+	for i := range hosts {
+		fmt.Fprintf(&inventory, "h%02d ansible_host=%s ansible_user=%s ansible_python_interpreter=/usr/bin/python3\n", i, name, user)
+	}
+	write(t, filepath.Join(dir, "hosts"), []byte(inventory.String()))
+	for _, pipelining := range []string{"True", "False"} {
+		watch := watchRations(w)
+		cmd := exec.Command("ansible", "-i", filepath.Join(dir, "hosts"), "-f", "20", "-o", "-m", "shell", "-a", "echo on-$(id -un)-for-{{ inventory_hostname }}", "all")
+		cmd.Env = append(os.Environ(), "HOME="+dir, "SSH_AUTH_SOCK=", "LC_ALL=C.UTF-8", "ANSIBLE_NOCOLOR=1", "ANSIBLE_HOST_KEY_CHECKING=False", "ANSIBLE_SSH_RETRIES=0",
+			"ANSIBLE_TIMEOUT=60", "ANSIBLE_PIPELINING="+pipelining, "ANSIBLE_SSH_ARGS=-F "+w.sshConfig+" -o ControlMaster=no -o ControlPath=none")
+		got := runFor(t, 3*patience, cmd, nil)
+		for i := range hosts {
+			if want := fmt.Sprintf("on-%s-for-h%02d", user, i); strings.Count(got.stdout, want) != 1 {
+				t.Errorf("pipelining %s: no %s", pipelining, want)
+			}
+		}
+		if got.code != 0 || t.Failed() {
+			t.Fatalf("pipelining %s: %s", pipelining, got)
+		}
+		watch.check(t, 3) // it takes more than the 45 seconds for which a key serves
+	}
+}
+
+// TestAGitFetchLoop has a second clone follow the first, push by push: every connection after the first finds the session of the one before.
+func TestAGitFetchLoop(t *testing.T) {
+	w := worldOf(t, "sshd, rationed")
+	remote, local := w.shortDir(t), t.TempDir()
+	git := func(args ...string) result {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = local
+		cmd.Env = append(os.Environ(), "GIT_SSH_COMMAND=ssh -F "+w.sshConfig, "SSH_AUTH_SOCK=", "HOME="+local, "GIT_CONFIG_NOSYSTEM=1",
+			"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@lab", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@lab")
+		got := runResult(t, cmd, nil)
+		if got.code != 0 {
+			t.Fatalf("git %s: %s", strings.Join(args, " "), got)
+		}
+		return got
+	}
+	watch := watchRations(w)
+	w.run(t, "ssh", target, "git init -q --bare -b main "+remote+"/repo")
+	from := target + ":" + remote + "/repo"
+	git("init", "-q", "-b", "main", "a")
+	git("-C", "a", "commit", "-q", "--allow-empty", "-m", "0")
+	git("-C", "a", "push", "-q", from, "main")
+	git("clone", "-q", from, "b")
+	for i := range 10 {
+		git("-C", "a", "commit", "-q", "--allow-empty", "-m", fmt.Sprint(i+1))
+		git("-C", "a", "push", "-q", from, "main")
+		git("-C", "b", "fetch", "-q")
+		if pushed, fetched := git("-C", "a", "rev-parse", "main"), git("-C", "b", "rev-parse", "origin/main"); pushed.stdout != fetched.stdout {
+			t.Fatalf("pushed %q, fetched %q", pushed.stdout, fetched.stdout)
+		}
+	}
+	if sessions := watch.check(t, 2); sessions > 2 {
+		t.Errorf("%d sessions were started", sessions)
+	}
+}
