@@ -44,6 +44,7 @@ type Cloud struct {
 	mu     sync.Mutex
 	closed bool
 	work   sync.WaitGroup
+	starts sync.WaitGroup // of work, what opens sessions
 }
 
 // New reads profiles, environment and (for a missing region) instance metadata, and checks the configuration. It calls no AWS service.
@@ -69,11 +70,15 @@ func New(ctx context.Context, cfg Config) (*Cloud, error) {
 	return c, nil
 }
 
-// Close ends look-ups that are still under way, waits for them, and gives idle connections back. Live sessions of machines are not touched.
+// Close waits a few seconds for sessions that AWS is just opening, to end those that nobody waits for; ends look-ups that are still under way, waits for them, and
+// gives idle connections back. Live sessions of machines are not touched.
 func (c *Cloud) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
+	impatient := time.AfterFunc(closePatience, c.cancel)
+	c.starts.Wait()
+	impatient.Stop()
 	c.cancel()
 	c.work.Wait()
 	for _, a := range c.accounts {
@@ -98,6 +103,23 @@ func (c *Cloud) bound(ctx context.Context, limit time.Duration) (_ context.Conte
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	stop := context.AfterFunc(c.ctx, cancel)
 	return ctx, func() { stop(); cancel(); c.work.Done() }, true
+}
+
+// beginStart is begin for a call that opens a session. Its limit is twice that of a call, the second time without its caller.
+func (c *Cloud) beginStart(ctx context.Context) (_ context.Context, end func(), ok bool) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, nil, false
+	}
+	c.starts.Add(1)
+	c.mu.Unlock()
+	ctx, done, ok := c.begin(ctx, 2*c.cfg.CallTimeout)
+	if !ok {
+		c.starts.Done()
+		return nil, nil, false
+	}
+	return ctx, func() { done(); c.starts.Done() }, true
 }
 
 // String hides the configuration.

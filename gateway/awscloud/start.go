@@ -67,7 +67,8 @@ func (c *Cloud) start(ctx context.Context, role authz.Role, on *authz.Instance, 
 	if err := c.take(ctx, info); err != nil {
 		return ssmproto.Grant{}, c.about(on, err)
 	}
-	out, err := invoke(ctx, c, info, func(ctx context.Context) (*ssm.StartSessionOutput, error) { return client.ssm.StartSession(ctx, in) })
+	held := &heldSession{cloud: c, role: role, on: on, document: document, client: client}
+	out, err := invoke(ctx, c, info, func(ctx context.Context) (*ssm.StartSessionOutput, error) { return held.open(ctx, in) })
 	if err != nil {
 		err = c.about(on, err)
 		var refusal *authz.Refusal
@@ -76,7 +77,6 @@ func (c *Cloud) start(ctx context.Context, role authz.Role, on *authz.Instance, 
 		}
 		return ssmproto.Grant{}, err
 	}
-	held := &heldSession{cloud: c, role: role, on: on, document: document, client: client}
 	return held.grant(aws.ToString(out.SessionId), aws.ToString(out.StreamUrl), aws.ToString(out.TokenValue)), nil
 }
 

@@ -67,6 +67,8 @@ type Faults struct {
 	FailResumes int `json:"failResumes,omitempty"`
 	// StartLatency is how long StartSession takes before it does anything.
 	StartLatency Duration `json:"startLatency,omitempty"`
+	// AnswerLatency is how long the answer of StartSession takes once the session is open.
+	AnswerLatency Duration `json:"answerLatency,omitempty"`
 
 	// Throttle makes the next so many calls of an action ("ssm:StartSession") fail with the service's throttling error.
 	Throttle map[string]int `json:"throttle,omitempty"`

@@ -132,6 +132,7 @@ func (s *Server) openSession(c *call, t target, d *Document, values map[string]s
 	ses.mu.Unlock()
 	s.tellAgent(t.id, serviceFrame(ssmproto.InteractiveShell, ses.invitation()))
 	s.announce()
+	c.wait(time.Duration(faults.AnswerLatency))
 	return grant, nil
 }
 

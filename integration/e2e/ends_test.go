@@ -113,27 +113,40 @@ func (w *world) faults(t *testing.T, scope awsemu.Scope, faults awsemu.Faults) {
 	})
 }
 
-// TestNothingLeftOpenByAStop has the gateway itself end while somebody is on a machine: a second signal cuts what would be drained.
+// stops are ways for the gateway itself to end while somebody is on a machine. Sessions that end by themselves are TestStopLetsSessionsEnd.
+var stops = []struct {
+	name, kind string
+	signals    []os.Signal
+}{
+	{"a second signal cuts what would be drained", "embedded", []os.Signal{syscall.SIGTERM, syscall.SIGTERM}},
+	{"nothing ends until the limit of draining", "embedded, brief drain", []os.Signal{os.Interrupt}},
+}
+
+// TestNothingLeftOpenByAStop counts when the gateway's process has ended.
 func TestNothingLeftOpenByAStop(t *testing.T) {
-	w, err := startWorld("embedded")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = w.lab.Close() }()
-	defer func() { _ = w.gateway.Process.Kill() }()
-	ssh, _ := w.begin(t, nil)
-	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGTERM} {
-		if err := w.gateway.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
-		w.eventually(t, "the gateway begins to stop", func() bool { return strings.Contains(w.log.String(), `"msg":"stopping"`) })
-	}
-	if err := w.gateway.Wait(); err != nil {
-		t.Errorf("the gateway: %v\n%s", err, w.log)
-	}
-	_ = ssh.Wait()
-	if open := w.openSessions(); open != 0 {
-		t.Errorf("%d sessions are open after the gateway has ended", open)
+	for _, how := range stops {
+		t.Run(how.name, func(t *testing.T) {
+			w, err := startWorld(how.kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = w.lab.Close() }()
+			defer func() { _ = w.gateway.Process.Kill() }()
+			ssh, _ := w.begin(t, nil)
+			for _, signal := range how.signals {
+				if err := w.gateway.Process.Signal(signal); err != nil {
+					t.Fatal(err)
+				}
+				w.eventually(t, "the gateway begins to stop", func() bool { return strings.Contains(w.log.String(), `"msg":"stopping"`) })
+			}
+			if err := w.gateway.Wait(); err != nil {
+				t.Errorf("the gateway: %v\n%s", err, w.log)
+			}
+			_ = ssh.Wait()
+			if open := w.openSessions(); open != 0 {
+				t.Errorf("%d sessions are open after the gateway has ended", open)
+			}
+		})
 	}
 }
 

@@ -31,8 +31,8 @@ const patience = 60 * time.Second
 // binary is the gateway as users run it, built once with the race detector.
 var binary string
 
-// gatewayRace is where a data race in the gateway's process is reported; TestMain fails the run if anything is there.
-var raceLog string
+// raceLog is where a data race in a process of ours is reported, which raceEnviron tells it; TestMain fails the run if anything is there.
+var raceLog, raceEnviron string
 
 func TestMain(m *testing.M) {
 	os.Exit(testMain(m))
@@ -46,6 +46,7 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary, raceLog = filepath.Join(dir, "ssm-ssh-gateway"), filepath.Join(dir, "race")
+	raceEnviron = "GORACE=atexit_sleep_ms=0 log_path=" + raceLog
 	build := exec.Command("go", "build", "-race", "-o", binary, "../../cmd/ssm-ssh-gateway")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
@@ -134,16 +135,16 @@ func startWorld(kind string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	for suffix, lines := range map[string]string{"slow starts": slowStarts, "rationed": rationed} {
+	for suffix, lines := range configured {
 		if strings.HasSuffix(kind, suffix) {
-			if err := configureAWS(started.GatewayConfig, lines); err != nil {
+			if err := configure(started.GatewayConfig, lines); err != nil {
 				return nil, errors.Join(err, started.Close())
 			}
 		}
 	}
 	w := &world{lab: started, person: "alice", sshConfig: started.SSHConfig, log: &logBuffer{}}
 	w.gateway = exec.Command(binary, "serve", "--config", started.GatewayConfig)
-	w.gateway.Env = append(os.Environ(), append(started.Environ(), "GORACE=log_path="+raceLog)...)
+	w.gateway.Env = append(os.Environ(), append(started.Environ(), raceEnviron)...)
 	w.gateway.Stdout, w.gateway.Stderr = w.log, w.log
 	if err := w.gateway.Start(); err != nil {
 		return nil, errors.Join(err, started.Close())
@@ -155,16 +156,20 @@ func startWorld(kind string) (*world, error) {
 	return w, nil
 }
 
-// slowStarts makes a gateway start a session every two seconds.
-const slowStarts = "start_sessions_per_second = 0.5\nstart_sessions_burst = 1\n"
+// configured are lines of a gateway's configuration, for worlds whose kind ends so.
+var configured = map[string]string{
+	"slow starts": "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", // one every two seconds
+	"rationed":    "[aws]\n" + rationed,
+	"brief drain": "[limits]\ndrain_timeout = \"1s\"\n\n[aws]\n",
+}
 
-// configureAWS adds lines to the table [aws] of a gateway's configuration.
-func configureAWS(config, lines string) error {
+// configure puts lines, which begin or end with the table [aws], in its place.
+func configure(config, lines string) error {
 	text, err := os.ReadFile(config)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(config, []byte(strings.Replace(string(text), "[aws]\n", "[aws]\n"+lines, 1)), 0o600)
+	return os.WriteFile(config, []byte(strings.Replace(string(text), "[aws]\n", lines, 1)), 0o600)
 }
 
 // stop asks the gateway to end as a service manager would, and waits.
