@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
@@ -110,17 +109,19 @@ func joinHostPort(host string, port int) string { return net.JoinHostPort(host, 
 // pump reads from the destination and sends what it reads, one message for each read, until the destination or ctx ends.
 func (s *session) pump(ctx context.Context, from interface{ Read([]byte) (int, error) }, kind ssmproto.PayloadType) error {
 	buffer := make([]byte, s.agent.cfg.Quirks.readSize())
+	var pace pace
 	for {
 		if !s.channel.whilePaused(ctx) {
 			return context.Cause(ctx)
 		}
 		n, err := from.Read(buffer)
+		pace.begin()
 		s.channel.send(kind, buffer[:n])
 		if err != nil {
 			return err
 		}
 		if !s.agent.cfg.Quirks.Fast {
-			time.Sleep(readPause)
+			pace.wait()
 		}
 	}
 }

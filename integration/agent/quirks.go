@@ -36,7 +36,6 @@ type Quirks struct {
 const (
 	readSize     = 1024 // §12, StreamDataPayloadSize
 	fastReadSize = 32 << 10
-	readPause    = time.Millisecond
 	crashNoticed = 60 * time.Second
 	shellDelay   = time.Second
 )

@@ -110,10 +110,10 @@ func TestLoginRows(t *testing.T) {
 func TestTransferRows(t *testing.T) {
 	results := map[string]*flows{}
 	for name, rate := range map[string]float64{"plain ssh": 60, "CLI + plugin": 0.5, "connect": 1, inspected16.name: 30, passthrough.name: 2} {
-		results[name] = &flows{down: flow{samples{rate}, samples{0.2}}, up: flow{samples{rate}, samples{0.2}}}
+		results[name] = &flows{down: flow{rate: samples{rate}, cost: samples{0.2}}, up: flow{rate: samples{rate}, cost: samples{0.2}}}
 	}
 	for _, v := range laneVariants {
-		results[v.name] = &flows{down: flow{samples{float64(v.lanes) / 2}, samples{0.2}}, up: flow{samples{float64(v.lanes) / 2}, samples{0.2}}}
+		results[v.name] = &flows{down: flow{rate: samples{float64(v.lanes) / 2}, cost: samples{0.2}}, up: flow{rate: samples{float64(v.lanes) / 2}, cost: samples{0.2}}}
 	}
 	results["plain ssh"].down.cost = nil // nobody in the middle
 	rows := transferRows(awsLike, results)

@@ -21,6 +21,7 @@ type plan struct {
 	logins    int            // rounds of logins
 	transfers int            // rounds of transfers
 	slow      int            // MiB for ways that move about 1 MB/s
+	spread    map[int]int    // MiB for ways with several such lanes, by their number: so much that the start of the lanes is not the result
 	fast      int            // MiB for ways that nothing limits
 	files     map[string]int // how many small files, by condition
 	copied    map[string]int // how many of them by sftp and scp, which wait for each
@@ -32,12 +33,12 @@ type plan struct {
 }
 
 var fullPlan = plan{
-	logins: 5, transfers: 2, slow: 4, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
+	logins: 5, transfers: 2, slow: 8, spread: map[int]int{2: 16, 4: 64, 8: 256}, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
 	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 2000, free.name: 2000},
 }
 
 var quickPlan = plan{
-	quick: true, logins: 2, transfers: 1, slow: 2, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
+	quick: true, logins: 2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 64}, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
 	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 40, free.name: 100},
 }
 

@@ -16,6 +16,7 @@ const mebibyte = 1 << 20
 
 // flow is what the transfers of one route in one direction came to.
 type flow struct {
+	size int     // MiB of each
 	rate samples // MiB per second
 	cost samples // processor seconds per MiB of the process that carries the bytes
 }
@@ -98,12 +99,15 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 	return masters, nil
 }
 
-// reference is a random file, so that nothing on the way can make it smaller, of a size that keeps the way busy for a while: each lane of about 1 MB/s gets
-// the same share. It is on both sides under the same name.
+// reference is a random file, so that nothing on the way can make it smaller, of a size that keeps the way busy for a while. It is on both sides under the same name.
 func (r *route) reference(slow bool) (name string, size int) {
-	size = r.world.bench.fast
-	if slow {
-		size = r.world.bench.slow * max(r.lanes, 1)
+	switch {
+	case !slow:
+		size = r.world.bench.fast
+	case r.lanes > 1:
+		size = r.world.bench.spread[r.lanes]
+	default:
+		size = r.world.bench.slow
 	}
 	return fmt.Sprintf("random-%d", size), size
 }
@@ -158,6 +162,7 @@ func (m *master) carried(direction string, size int, f *flow, copying *exec.Cmd)
 	if err != nil {
 		return err
 	}
+	f.size = size
 	f.rate = append(f.rate, float64(size)/took.Seconds())
 	if after, err := m.carrierTime(); errors.Join(costErr, err) == nil {
 		f.cost = append(f.cost, (after-before).Seconds()/float64(size))
@@ -216,9 +221,11 @@ func (f *flows) good() *flows {
 	return f
 }
 
+// rateRow says with each rate how much was transferred.
 func rateRow(name string, own, incumbent flow, g goal) row {
 	a, z := own.rate.median(), incumbent.rate.median()
-	return row{Name: name, Value: a / z, Goal: g, Detail: fmt.Sprintf("%s MiB/s, plugin %s", number(a), number(z))}
+	detail := fmt.Sprintf("%s MiB/s of %d MiB, plugin %s of %d", number(a), own.size, number(z), incumbent.size)
+	return row{Name: name, Value: a / z, Goal: g, Detail: detail}
 }
 
 func costRow(name string, own, incumbent flow, g goal) row {
