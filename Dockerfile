@@ -6,7 +6,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.buildVersion=${VERSION}" -o /out/ssm-ssh-gateway ./cmd/ssm-ssh-gateway \
-	&& mkdir -p /out/state
+	&& mkdir -p -m 0700 /out/state
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /out/ssm-ssh-gateway /ssm-ssh-gateway

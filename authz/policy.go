@@ -134,7 +134,22 @@ func parseFinding(file string, err error) *Finding {
 	}
 	line, _ := strconv.Atoi(m[1]) // digits by the pattern
 	col, _ := strconv.Atoi(m[2])
-	return &Finding{Path: file, Line: line, Col: col, Message: "at " + m[3]}
+	return &Finding{Path: file, Line: line, Col: col, Message: "no Cedar policy: " + inWords(m[3])}
+}
+
+// expected is how cedar-go says which token it wanted. What it got instead stands before the place that it names: `"(": exact got forbid want ;`.
+var expected = regexp.MustCompile(`(?s)^".*": exact got (.*) want (.+)$`)
+
+// inWords words what cedar-go says behind the place. The end of the text is a token without letters to it.
+func inWords(message string) string {
+	m := expected.FindStringSubmatch(message)
+	switch {
+	case m == nil:
+		return "at " + message
+	case m[1] == "":
+		return fmt.Sprintf("the file ends where %q should stand", m[2])
+	}
+	return fmt.Sprintf("%q stands where %q should", m[1], m[2])
 }
 
 func place(pos cedar.Position) string {

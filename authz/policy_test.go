@@ -77,7 +77,7 @@ func TestPolicyFilesTogether(t *testing.T) {
 	for _, f := range Findings(err) {
 		got = append(got, f.Error())
 	}
-	want := []string{`b:1:9: at "": `, `c:2:1: policy "x": @id is already used at a:1:1`}
+	want := []string{`b:1:9: no Cedar policy: the file ends where "principal" should stand`, `c:2:1: policy "x": @id is already used at a:1:1`}
 	if len(got) != 2 || !strings.HasPrefix(got[0], want[0]) || got[1] != want[1] {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -26,7 +25,7 @@ type assembly struct {
 
 	metrics *metrics.Metrics
 
-	auditFile io.Closer // nil when there is none to close
+	auditFile *appendFile // nil where the audit log is no file of ours
 }
 
 // assemble builds everything, or says all that is wrong. What it made is to be closed.
@@ -62,7 +61,7 @@ func (a *assembly) openAudit() error {
 	case "-":
 		a.audit = gateway.NewAuditWriter(os.Stdout, a.log)
 	default:
-		file, err := os.OpenFile(a.cfg.resolve(a.cfg.AuditLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		file, err := openAppendFile(a.cfg.resolve(a.cfg.AuditLog))
 		if err != nil {
 			return fmt.Errorf("audit_log: %w", err)
 		}
@@ -152,8 +151,13 @@ func cloudConfig(cfg *loadedConfig, log *slog.Logger) awscloud.Config {
 	return wanted
 }
 
-// reload reads people and policies again and gives them to the server. On any finding nothing changes.
+// reload opens the audit log again, which may have been moved away, reads people and policies again and gives them to the server. On any finding these stay.
 func (a *assembly) reload(server *gateway.Server) error {
+	if a.auditFile != nil {
+		if err := a.auditFile.reopen(); err != nil {
+			a.log.Error("the audit log could not be opened again; the old file stays in use", "cause", err.Error())
+		}
+	}
 	fresh := a.cfg
 	if a.cfg.positions != nil { // from a file
 		cfg, findings := loadConfig(a.cfg.path)
@@ -166,9 +170,10 @@ func (a *assembly) reload(server *gateway.Server) error {
 	if err := findingsError(findings); err != nil {
 		return err
 	}
-	for _, person := range fresh.People {
-		a.cloud.Forget(person.Name)
+	for _, name := range append(a.rules.directory.People(), rules.directory.People()...) { // who has left, too
+		a.cloud.Forget(name)
 	}
+	a.rules = rules
 	server.Reload(rules.directory, rules.policy)
 	return nil
 }

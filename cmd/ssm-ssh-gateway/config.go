@@ -236,7 +236,7 @@ func decodeFindings(path string, err error) []finding {
 	var wrong *toml.DecodeError
 	if errors.As(err, &wrong) {
 		line, col := wrong.Position()
-		return []finding{{File: path, Line: line, Col: col, Message: trimTOML(wrong.Error())}}
+		return []finding{{File: path, Line: line, Col: col, Message: inTOMLWords(trimTOML(wrong.Error()))}}
 	}
 	return []finding{{File: path, Message: trimTOML(err.Error())}}
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
 // TestExampleConfig loads the example, and finds every key of the configuration in it.
@@ -88,5 +90,29 @@ func TestDefaultsThatAreNotZero(t *testing.T) {
 	}
 	if got := (sessionConfig{KeepWarm: &duration{}}).keepWarm(); got != 0 {
 		t.Errorf(`keep_warm = "0s" is %s`, got)
+	}
+}
+
+// TestPoliciesOfTheDocumentsLoad: what people copy out of docs/ is strictly valid.
+func TestPoliciesOfTheDocumentsLoad(t *testing.T) {
+	documents, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, path := range documents {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range regexp.MustCompile(`(?m)(^    @id\(.*\n(    .*\n)*)`).FindAllString(string(text), -1) {
+			found++
+			if _, err := authz.LoadPolicy([]authz.PolicyFile{{Name: filepath.Base(path), Text: []byte(block)}}); err != nil {
+				t.Errorf("%s, block %d: %v", path, i+1, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no policy in docs/")
 	}
 }

@@ -34,6 +34,7 @@ type explanation struct {
 	State    string     `json:"state,omitempty"`
 	OSUser   string     `json:"os_user"`
 	Role     string     `json:"role"`
+	Terms    []string   `json:"terms,omitempty"` // annotations of the policies that permit connect, but for @role
 	Verdicts []*verdict `json:"verdicts"`
 }
 
@@ -101,25 +102,55 @@ func explain(ctx context.Context, configPath string, q explainQuestion) (*explan
 	defer func() { _ = cloud.Close() }()
 	on, err := cloud.Resolve(ctx, q.target)
 	if err != nil {
-		return nil, err
+		return nil, inWords(err)
 	}
-	found := &explanation{
-		Person: who.Person, Groups: who.Groups, Target: q.target, Instance: on.Place(), Name: on.Name, State: on.State, OSUser: q.osUser,
-		Role: roleInWords(rules.directory, who, on, cfg),
-	}
+	found := &explanation{Person: who.Person, Groups: who.Groups, Target: q.target, Instance: on.Place(), Name: on.Name, State: on.State, OSUser: q.osUser}
 	for _, action := range actions {
 		request := authz.Request{Identity: who, Instance: on, OSUser: q.osUser, Action: action, Now: time.Now()}
 		if action == authz.ActionForwardLocal || action == authz.ActionForwardRemote {
 			request.DestHost, request.DestPort = host, port
 		}
 		d := rules.policy.Decide(request)
-		found.Verdicts = append(found.Verdicts, &verdict{action, d.Allow, d.Reason, d.Policies, d.Message})
+		found.Verdicts = append(found.Verdicts, verdictOf(action, d))
+		if action == authz.ActionConnect {
+			found.Role, found.Terms = roleInWords(rules.directory, who, on, cfg, d.Obligations.Role), termsInWords(d.Obligations)
+		}
 	}
 	return found, nil
 }
 
-// roleInWords is the role that would be assumed, or why none.
-func roleInWords(directory *authz.Directory, who *authz.Identity, on *authz.Instance, cfg *loadedConfig) string {
+// verdictOf is what the gateway makes of a decision: it does not record, so that a policy which demands that refuses.
+func verdictOf(action authz.Action, d authz.Decision) *verdict {
+	if d.Allow && d.Obligations.Record {
+		return &verdict{Action: action, Reason: authz.ReasonNotPermitted, Policies: d.Policies, Message: "policy demands a recording, and this gateway does not record"}
+	}
+	return &verdict{action, d.Allow, d.Reason, d.Policies, d.Message}
+}
+
+// termsInWords spells obligations as the annotations that policies have.
+func termsInWords(o authz.Obligations) []string {
+	var terms []string
+	for _, term := range []struct {
+		name, value string
+	}{{"mode", string(o.Mode)}, {"login", string(o.Login)}, {"inner_auth", string(o.InnerAuth)}} {
+		if term.value != "" {
+			terms = append(terms, fmt.Sprintf("@%s(%q)", term.name, term.value))
+		}
+	}
+	if o.MaxSession > 0 {
+		terms = append(terms, fmt.Sprintf("@max_session(%q)", o.MaxSession))
+	}
+	if o.NoSSHD {
+		terms = append(terms, `@sshd("none")`)
+	}
+	return terms
+}
+
+// roleInWords is the role that would be assumed, or why none. demanded is the one that policy names, if it does.
+func roleInWords(directory *authz.Directory, who *authz.Identity, on *authz.Instance, cfg *loadedConfig, demanded string) string {
+	if demanded != "" {
+		return demanded + ", by policy"
+	}
 	alias := ""
 	for _, account := range cfg.Accounts {
 		if account.ID == on.Account {
@@ -162,8 +193,11 @@ func (e *explanation) printTable(out io.Writer) error {
 		{"target", strings.TrimSpace(e.Instance + " " + e.Name + " " + e.State)},
 		{"OS user", e.OSUser},
 		{"role", e.Role},
+		{"terms", strings.Join(e.Terms, " ")},
 	} {
-		_, _ = fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
+		if row[1] != "" {
+			_, _ = fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
+		}
 	}
 	_, _ = fmt.Fprintln(table)
 	for _, v := range e.Verdicts {

@@ -22,7 +22,9 @@ func judge(cfg *loadedConfig) (*judgement, []finding) {
 	wanted, sources, findings := directoryConfig(cfg)
 	directory, err := authz.NewDirectory(wanted)
 	for _, f := range authz.Findings(err) {
-		findings = append(findings, sources.locate(cfg, f))
+		if file, named := sources[f.Path]; !named || file != "" { // what could not be read is no news as empty
+			findings = append(findings, sources.locate(cfg, f))
+		}
 	}
 	policy, policyFindings := loadPolicy(cfg)
 	findings = append(findings, policyFindings...)
@@ -38,7 +40,7 @@ func judge(cfg *loadedConfig) (*judgement, []finding) {
 	return &judgement{directory, policy}, nil
 }
 
-// textSources says which file the text behind a key path came from, where it is not the configuration itself.
+// textSources says which file the text behind a key path came from, where it is not the configuration itself; "" for one that could not be read.
 type textSources map[string]string
 
 // directoryConfig translates the configuration into authz's terms, reading the files it names.
@@ -49,6 +51,8 @@ func directoryConfig(cfg *loadedConfig) (authz.DirectoryConfig, textSources, []f
 		text, err := os.ReadFile(cfg.resolve(name))
 		if err != nil {
 			findings = append(findings, cfg.at(keyPath, "%s: %s", name, readError(err)))
+			sources[path] = ""
+			return ""
 		}
 		sources[path] = cfg.resolve(name)
 		return string(text)

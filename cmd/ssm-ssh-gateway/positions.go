@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -115,5 +116,27 @@ func recordValue(parser *unstable.Parser, path string, value *unstable.Node, fou
 }
 
 func keyPath(key toml.Key) string { return strings.Join(key, ".") }
+
+// goType is how go-toml names what it could not fill: `cannot decode TOML string into struct field main.fileConfig.Listen of type []string`.
+var goType = regexp.MustCompile(`^cannot decode TOML (.+) into .* of type (.+)$`)
+
+// tomlTypes says what to write for a type of the configuration.
+var tomlTypes = map[string]string{
+	"[]string": `a list of strings, as in ["a", "b"]`, "[]int": "a list of numbers, as in [22, 2022]", "string": "a string in quotes", "int": "a number without quotes",
+	"float64": "a number without quotes", "bool": "true or false without quotes", "map[string]string": `a table of strings, as in { a = "b" }`,
+}
+
+// inTOMLWords words a wrong type for people who write TOML and not Go.
+func inTOMLWords(message string) string {
+	parts := goType.FindStringSubmatch(message)
+	if parts == nil {
+		return message
+	}
+	wanted, known := tomlTypes[parts[2]]
+	if !known {
+		wanted = "a table"
+	}
+	return "this key wants " + wanted + ", and the value is of type " + parts[1]
+}
 
 func trimTOML(message string) string { return strings.TrimPrefix(message, "toml: ") }

@@ -39,7 +39,8 @@ func newServeCommand() *cobra.Command {
 		Long: `serve runs the gateway, from a configuration file or, for one person on their own machine, without any: then whoever holds a key of --authorized-keys
 uses the AWS credentials of the environment (profile, SSO, instance role).
 
-SIGHUP reads people, keys, revocation lists and policies again; what is wrong with them is logged, and the old ones stay in force.
+SIGHUP reads people, keys, revocation lists and policies again; what is wrong with them is logged, and the old ones stay in force. It also opens the audit log again,
+for whoever has moved it away.
 SIGTERM or SIGINT stops accepting and lets sessions end within limits.drain_timeout; a second one cuts them.`,
 		Example: `  ssm-ssh-gateway serve --config /etc/ssm-ssh-gateway/config.toml
   ssm-ssh-gateway serve --authorized-keys ~/.ssh/id_ed25519.pub --region eu-west-1`,

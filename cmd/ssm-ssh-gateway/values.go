@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -131,6 +132,16 @@ func checkPeople(cfg *loadedConfig) []finding {
 		if len(person.Keys) == 0 && person.KeysFile == "" && len(person.Principals) == 0 {
 			findings = append(findings, cfg.at(fmt.Sprintf("person[%d]", i), "%s has no keys, keys_file or principals and so can never log in", person.Name))
 		}
+		if len(cfg.Policies) == 0 && !cfg.AWS.AmbientRole && !hasRole(cfg, person) { // a policy may name one: @role
+			findings = append(findings, cfg.at(fmt.Sprintf("person[%d]", i), "%s has no role, nor a group with one, and so can reach no machine", person.Name))
+		}
 	}
 	return findings
+}
+
+// hasRole reports whether there is a role for the person, in whichever account.
+func hasRole(cfg *loadedConfig, person personConfig) bool {
+	return person.Role != "" || len(person.Roles) > 0 || slices.ContainsFunc(cfg.Groups, func(g groupConfig) bool {
+		return slices.Contains(person.Groups, g.Name) && (g.Role != "" || len(g.Roles) > 0)
+	})
 }

@@ -126,7 +126,7 @@ func loadConfig(ctx context.Context, cfg Config, profile string) (aws.Config, er
 	if cfg.LoadConfig != nil {
 		return cfg.LoadConfig(ctx, profile)
 	}
-	options := []func(*config.LoadOptions) error{config.WithSharedConfigProfile(profile)}
+	options := []func(*config.LoadOptions) error{config.WithSharedConfigProfile(profile), config.WithLogger(sdkLog{cfg.Logger})}
 	if cfg.Region != "" {
 		options = append(options, config.WithRegion(cfg.Region))
 	}
