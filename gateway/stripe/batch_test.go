@@ -59,11 +59,18 @@ func TestAFileOfABatchTakesOneRoundTrip(t *testing.T) {
 // An OPEN that fails is told of at the next request that is not answered early, and at CLOSE.
 func TestAnOpenThatFails(t *testing.T) {
 	refused := fmt.Sprintf("%dFailure", statusFailure)
-	for name, meanwhile := range map[string]func(r *rig, h []byte){
-		"nothing":   func(*rig, []byte) {},
-		"a write":   func(r *rig, h []byte) { mustOK(t, r.one(writeOf(h, 0, noise(100)))) },
-		"an upload": func(r *rig, h []byte) { r.do(pieces(h, noise(300<<10), 0, 32<<10)...) },
-		"questions": func(r *rig, h []byte) {
+	for name, meanwhile := range map[string]func(r *rig, h []byte, answer func()){
+		"nothing": func(_ *rig, _ []byte, answer func()) { answer() },
+		"a write": func(r *rig, h []byte, answer func()) {
+			mustOK(t, r.one(writeOf(h, 0, noise(100))))
+			answer()
+		},
+		"an upload": func(r *rig, h []byte, answer func()) {
+			answer()
+			r.do(pieces(h, noise(300<<10), 0, 32<<10)...)
+		},
+		"questions": func(r *rig, h []byte, answer func()) {
+			answer()
 			for _, ask := range []func(uint32) []byte{
 				func(id uint32) []byte { return newOnHandle(typFstat, id, h) },
 				func(id uint32) []byte {
@@ -78,7 +85,8 @@ func TestAnOpenThatFails(t *testing.T) {
 				}
 			}
 		},
-		"another file": func(r *rig, _ []byte) {
+		"another file": func(r *rig, _ []byte, answer func()) {
+			answer()
 			other := r.open("other", openWrite|openCreate) // under the handle that was foretold for this one
 			mustOK(t, r.one(writeOf(other, 0, []byte("other"))))
 			if said := <-r.closing(other); said != allWell {
@@ -93,8 +101,7 @@ func TestAnOpenThatFails(t *testing.T) {
 			}
 			m.hold()
 			h := r.open("taken", openWrite|openCreate)
-			m.release()
-			meanwhile(r, h)
+			meanwhile(r, h, m.release)
 			if said := <-r.closing(h); said != refused {
 				t.Errorf("close: %s", said)
 			}
