@@ -219,6 +219,7 @@ func (p *Proxy) expect(o *op) {
 	for _, f := range p.files {
 		p.dropChunks(f)
 		if o.sizes {
+			p.cutAhead(f)
 			f.sized(o)
 		}
 		if o.moves && !f.striped {

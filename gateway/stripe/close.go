@@ -134,7 +134,15 @@ func (f *file) gap(undone uint64) (at uint64, ok bool) {
 		return f.debt.hole, true
 	}
 	at = min(f.failed, undone)
-	return at, f.striped && f.writes && f.inOrder && at < f.acked && at >= f.base.size
+	return at, f.striped && f.writes && f.inOrder && at < max(f.acked, f.refused) && at >= f.base.size
+}
+
+// cutAhead cuts f at its hole before its size is set, which scp does at the end of every upload, of a failed one too: one server alone would then have zeros
+// behind the first WRITE that failed.
+func (p *Proxy) cutAhead(f *file) {
+	if at, ok := f.gap(math.MaxUint64); ok && !f.holed() {
+		p.truncate(p.first, f, at, func(error) {}) // it goes before the request that sets the size; what it fails of is logged
+	}
 }
 
 // truncate cuts f at size.

@@ -20,7 +20,7 @@
 //   - A lane that dies has its unanswered requests done again by others. The machine may still carry out a WRITE it had received; that does no
 //     harm while the same bytes belong there. Where the client has since written the same range or set the size, CLOSE fails.
 //   - An upload that ends early (no space, a client that leaves, a lost connection) leaves the part before the first hole and nothing behind it, as one
-//     server would, because clients resume at the size they find. This takes a lane that still answers: after the sudden death of the whole
+//     server would, because clients resume at the size they find; zeros, if the client sets the size all the same. This takes a lane that still answers: after the sudden death of the whole
 //     process an interrupted upload may have holes within the last windows' worth of bytes.
 //
 // # Small files

@@ -41,6 +41,7 @@ type file struct {
 	read, written int64
 	acked         uint64 // end of the farthest write that was confirmed while striped
 	failed        uint64 // start of the nearest that was refused; MaxUint64 if none was
+	refused       uint64 // start of the farthest: a part of it may have been written
 	lost          []span // writes that a lost lane may still carry out
 	lostLane      bool
 	doubt         string // why the file may be wrong
@@ -118,7 +119,7 @@ func (f *file) queues() bool { return f.striped || f.off == "" && f.asked >= f.b
 // sized notes that the file may be given another size by something else than its writes. A late write of a lost lane undoes that where it reaches behind the
 // new end. Where it does not it does no harm, and scp sets the size at the end of every upload.
 func (f *file) sized(o *op) {
-	f.inOrder, f.acked = false, 0
+	f.inOrder, f.acked, f.refused = false, 0, 0
 	f.failed = math.MaxUint64
 	for _, s := range f.lost {
 		if !o.trims || o.about != f || s.end > o.end {

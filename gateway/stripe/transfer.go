@@ -210,7 +210,7 @@ func (p *Proxy) answeredStriped(l *lane, o *op, pkt *packet) {
 		return
 	}
 	if !good && o.kind == write {
-		f.failed = min(f.failed, o.off)
+		f.failed, f.refused = min(f.failed, o.off), max(f.refused, o.off)
 		if !f.striped {
 			p.leaveAlone(f, "a write failed before the file was striped")
 		}

@@ -11,6 +11,8 @@ for entry in /run/*; do # keep what the host has there (a resolver's socket, say
 	name=${entry##*/}
 	[ -e "$dir/run/$name" ] || ln -s "/run/host/$name" "$dir/run/$name"
 done
+mkdir "$dir/run/small" # a disk that is soon full
+mount -t tmpfs -o size=8m,mode=1777 tmpfs "$dir/run/small"
 mount --rbind "$dir/run" /run
 mount --bind /run/machine/home /home
 mount --bind /run/machine/passwd /etc/passwd
