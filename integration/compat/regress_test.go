@@ -214,12 +214,6 @@ var slowScripts = []string{"sftp"}
 
 const smallData = 20000
 
-// agentForScripts is ssh-agent as a script of a given size, in bytes.
-func agentForScripts(size int) string {
-	script := "#!/bin/sh\nexec /usr/bin/ssh-agent \"$@\"\n"
-	return script + strings.Repeat("#", size-len(script)-1) + "\n"
-}
-
 // environ is what Debian's own runner gives the scripts, and our ways in.
 func (o *scriptRun) environ() []string {
 	environ := o.commonEnviron()
@@ -232,8 +226,8 @@ func (o *scriptRun) environ() []string {
 func (o *scriptRun) commonEnviron() []string {
 	return []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "HOME=/home/" + osUser, "LOGNAME=" + osUser, "SHELL=/bin/bash", "LANG=C",
-		"BUILDDIR=" + o.dir, "TEST_SHELL=sh", "TEST_SSH_UNSAFE_PERMISSIONS=1", "TEST_SSH_ECC=yes", "TEST_SSH_PLINK=plink", "TEST_SSH_PUTTYGEN=puttygen",
-		fmt.Sprintf("TEST_SSH_PORT=%d", o.port),
+		"BUILDDIR=" + o.dir, "TEST_SHELL=sh", "TEST_SSH_UNSAFE_PERMISSIONS=1", "TEST_SSH_ECC=yes", fmt.Sprintf("TEST_SSH_PORT=%d", o.port),
+		"TEST_SSH_PLINK=" + o.path("through/plink"), "TEST_SSH_PUTTYGEN=" + o.path("through/puttygen"),
 		"TEST_SSH_SSH=" + o.path("through/ssh"), "TEST_SSH_SSHD=" + o.path("through/sshd"), "TEST_SSH_SFTPSERVER=" + o.path("through/sftp-server"),
 		"TEST_SSH_SSH_CONFOPTS=ProxyCommand /usr/bin/ssh -F " + o.path("through/ssh_config") + " -W ${MACHINE:-" + inetdTarget + "}:22 gateway\n" +
 			"KnownHostsCommand /bin/cat " + o.path("through/known_hosts"),
@@ -272,50 +266,20 @@ func (m *regressMachine) prepare(name string, port int) (*scriptRun, error) {
 			"Host target\nHostName %s\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile %s\nProxyJump gateway\nLogLevel ERROR\nBatchMode yes\n",
 			host, gatewayPort, person, obj.path("ssh-ed25519"), obj.path("through/known_hosts"),
 			inetdTarget, osUser, obj.path("ssh-ed25519"), obj.path("through/known_hosts")),
-		"through/ssh": sshForScripts(obj), "through/ssh-agent": agentForScripts(smallData),
 		"through/cipher": lines(algorithms.Ciphers), "through/mac": lines(algorithms.MACs), "through/kex": lines(algorithms.KeyExchanges),
-		"through/sshd": "#!/bin/sh\nexec /usr/sbin/sshd -o AuthorizedKeysCommand=" + keysCommand + " -o AuthorizedKeysCommandUser=" + osUser + " -o UsePAM=no \"$@\"\n",
-		// Run by sshd it is the machine's; run by sftp -D, which starts a server without any network, it is the one across the gateway.
-		"through/sftp-server": "#!/bin/sh\n[ -z \"$SSH_CONNECTION\" ] || exec " + sftpServer + " \"$@\"\n" +
-			"[ $# -eq 0 ] || exec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " target " + sftpServer + " \"$@\"\n" +
-			"exec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " -s target sftp\n",
 	}
 	for file, text := range files {
 		if err := os.WriteFile(obj.path(file), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	for _, program := range []string{"through/ssh", "through/ssh-agent", "through/sshd", "through/sftp-server"} {
-		if err := os.Chmod(obj.path(program), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	if err := errors.Join(m.keepKeys(obj), m.acrossForScp(obj)); err != nil {
+	if err := errors.Join(m.keepKeys(obj), m.writePrograms(obj), m.acrossForScp(obj)); err != nil {
 		return nil, err
 	}
 	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", firstUserID, firstUserID), obj.dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("chown: %w: %s", err, out)
 	}
 	return obj, nil
-}
-
-// sshForScripts is ssh. It chooses the kind of connection (regress_machine_test.go), and it lists for ssh -Q only what the gateway has too: the scripts try
-// every algorithm that is listed, with their own sshd in mind.
-func sshForScripts(obj *scriptRun) string {
-	return `#!/bin/bash
-for word; do
-	case $word in
-	*ssh_proxy*) proxy=1 ;;
-	*ssh_config*) export MACHINE=` + daemonTarget + ` ;;
-	-p*) forwarded=1 ;;
-	esac
-	[ "$last" = -Q ] && [ -e ` + obj.path("through") + `/"$word" ] && exec grep -Fxf ` + obj.path("through") + `/"$word" <(/usr/bin/ssh "$@")
-	last=$word
-done
-[ -z "$proxy" ] || unset MACHINE
-[ -z "$forwarded" ] || [ -n "$proxy" ] || set -- -o ProxyCommand=none "$@" # it goes to a port that a forward has opened
-exec /usr/bin/ssh "$@"
-`
 }
 
 func lines(words []string) string { return strings.Join(words, "\n") + "\n" }
@@ -352,19 +316,4 @@ func (m *regressMachine) keepKeys(obj *scriptRun) error {
 		}
 	}
 	return nil
-}
-
-// acrossForScp changes the one program of the suite that stands in for ssh: it runs the far side of scp across the gateway instead of beside the near one.
-func (m *regressMachine) acrossForScp(obj *scriptRun) error {
-	path := obj.path("scp-ssh-wrapper.sh")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	const local = "set -- $arg\n\tshift\n\texec $SCP \"$@\"\n"
-	if !strings.Contains(string(text), local) {
-		return fmt.Errorf("%s is not as it was", path)
-	}
-	across := "set -- $arg\n\tshift\n\texec /usr/bin/ssh -F " + obj.path("through/ssh_config") + " target $SCP \"$@\"\n"
-	return os.WriteFile(path, []byte(strings.Replace(string(text), local, across, 1)), 0o755)
 }
