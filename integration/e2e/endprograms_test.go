@@ -62,9 +62,9 @@ type programEnd struct {
 }
 
 var programEnds = []programEnd{
-	{"interrupted", signal(syscall.SIGINT)},
-	{"asked to end", signal(syscall.SIGTERM)},
-	{"the terminal is closed", signal(syscall.SIGHUP)},
+	{"interrupted", send(syscall.SIGINT)},
+	{"asked to end", send(syscall.SIGTERM)},
+	{"the terminal is closed", send(syscall.SIGHUP)},
 	{"the service ends the session", func(t *testing.T, w *world, _ *exec.Cmd, id string) {
 		if !w.lab.AWS.End(id, "maximum duration reached") {
 			t.Error("there was no session to end")
@@ -72,7 +72,7 @@ var programEnds = []programEnd{
 	}},
 	{"the machine vanishes, and then it is asked to end", func(t *testing.T, w *world, cmd *exec.Cmd, id string) {
 		w.faults(t, awsemu.Scope{Session: id}, awsemu.Faults{ToAgent: awsemu.Link{Stall: true}, ToClient: awsemu.Link{Stall: true}})
-		signal(syscall.SIGTERM)(t, w, cmd, id)
+		send(syscall.SIGTERM)(t, w, cmd, id)
 	}},
 }
 
@@ -117,7 +117,7 @@ func TestNothingLeftOpenByTheImpatient(t *testing.T) {
 					w.eventually(t, "no session is open before", func() bool { return w.openSessions() == 0 })
 					run := begin(t, program.cmd(t, w))
 					w.eventually(t, "a session is open", func() bool { return w.openSessions() == 1 })
-					signal(syscall.SIGTERM)(t, w, run.cmd, "")
+					send(syscall.SIGTERM)(t, w, run.cmd, "")
 					run.awaitEnd(t)
 					w.eventually(t, "no session is open", func() bool { return w.openSessions() == 0 })
 				})
@@ -221,7 +221,7 @@ func connected(t *testing.T, up []string) {
 	}
 }
 
-func signal(which syscall.Signal) func(t *testing.T, w *world, cmd *exec.Cmd, id string) {
+func send(which syscall.Signal) func(t *testing.T, w *world, cmd *exec.Cmd, id string) {
 	return func(t *testing.T, _ *world, cmd *exec.Cmd, _ string) {
 		t.Helper()
 		if err := syscall.Kill(-cmd.Process.Pid, which); err != nil {
