@@ -86,7 +86,7 @@ func TestPolicyFilesTogether(t *testing.T) {
 // The action hierarchy used for evaluation is the one of the schema.
 func TestActionsMatchTheSchema(t *testing.T) {
 	var s schema.Schema
-	if err := s.UnmarshalCedar([]byte(Schema())); err != nil {
+	if err := s.UnmarshalCedar(schemaText); err != nil {
 		t.Fatal(err)
 	}
 	resolved, err := s.Resolve()

@@ -13,9 +13,6 @@ import (
 //go:embed schema.cedarschema
 var schemaText []byte
 
-// Schema gives the Cedar schema that policies are validated against, for people who write them and for their editors.
-func Schema() string { return string(schemaText) }
-
 // validator is the strict validator for our schema. cedar-go keeps validation in x/exp, which may change with any release: nothing else in the
 // program touches it, and go.mod pins the release.
 var validator = sync.OnceValues(func() (*validate.Validator, error) {

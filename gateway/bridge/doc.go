@@ -2,6 +2,7 @@
 //
 //	Run            one client connection, from its first channel to its last byte          bridge.go
 //	intake         what a leg opens and asks, taken in without holding up its read loop    requests.go
+//	opening        which channels there may be, and who may open them                      open.go
 //	channel        one channel and its mirror: data, half-closes, the order of the end     channel.go copy.go
 //	session        the requests of a session: terminal, environment, programs, exits       session.go mosh.go
 //	forwards       -L, -R, -D, unix sockets, agent, X11                                    forwards.go listeners.go
