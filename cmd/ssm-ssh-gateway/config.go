@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -197,9 +196,9 @@ type loadedConfig struct {
 
 // loadConfig reads and decodes path. All that is wrong with its syntax and keys comes back at once, as findings.
 func loadConfig(path string) (*loadedConfig, []finding) {
-	text, err := os.ReadFile(path)
+	text, err := readTrusted(path)
 	if err != nil {
-		return nil, []finding{{File: path, Message: readError(err)}}
+		return nil, []finding{{File: path, Message: err.Error()}}
 	}
 	return decodeConfig(path, text)
 }
@@ -212,13 +211,6 @@ func decodeConfig(path string, text []byte) (*loadedConfig, []finding) {
 		return nil, decodeFindings(path, err)
 	}
 	return cfg, nil
-}
-
-func readError(err error) string {
-	if errors.Is(err, os.ErrNotExist) {
-		return "there is no such file"
-	}
-	return err.Error()
 }
 
 // decodeFindings spells out what go-toml found: every unknown key, or the first wrong value.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -48,9 +47,9 @@ func directoryConfig(cfg *loadedConfig) (authz.DirectoryConfig, textSources, []f
 	sources := textSources{}
 	var findings []finding
 	read := func(path, keyPath, name string) string {
-		text, err := os.ReadFile(cfg.resolve(name))
+		text, err := readTrusted(cfg.resolve(name))
 		if err != nil {
-			findings = append(findings, cfg.at(keyPath, "%s: %s", name, readError(err)))
+			findings = append(findings, cfg.at(keyPath, "%s: %s", name, err))
 			sources[path] = ""
 			return ""
 		}
@@ -119,9 +118,10 @@ func loadPolicy(cfg *loadedConfig) (*authz.Policy, []finding) {
 			continue
 		}
 		for _, name := range names {
-			text, err := os.ReadFile(name)
+			text, err := readTrusted(name)
 			if err != nil {
-				findings = append(findings, cfg.at(path, "%s", readError(err)))
+				findings = append(findings, cfg.at(path, "%s: %s", name, err))
+				continue
 			}
 			files = append(files, authz.PolicyFile{Name: name, Text: text})
 		}

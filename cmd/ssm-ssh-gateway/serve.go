@@ -17,7 +17,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 )
@@ -228,21 +227,6 @@ func closeAll(listeners []net.Listener) {
 	for _, listener := range listeners {
 		_ = listener.Close()
 	}
-}
-
-// newLogger writes what the configuration asks for. Without a word: text to a terminal, JSON to anything else.
-func newLogger(cfg *loadedConfig, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // checked when the configuration was; empty means info
-	options := &slog.HandlerOptions{Level: level}
-	format := cfg.LogFormat
-	if file, ok := w.(*os.File); ok && format == "" && term.IsTerminal(int(file.Fd())) {
-		format = "text"
-	}
-	if format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // notifySystemd tells the service manager, where there is one, how far we are (sd_notify(3)).
