@@ -38,9 +38,17 @@ func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	gateway, err := w.gatewayRoute(ctx, inspected)
+	inspectedRoute, err := w.gatewayRoute(ctx, inspected)
 	if err != nil {
 		return nil, err
+	}
+	routes := []*route{plugin, inspectedRoute}
+	if w.rate > 0 { // else it is not messages that a stream waits for
+		r, err := w.gatewayRoute(ctx, discovered)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, r)
 	}
 	var masters []*master
 	defer func() {
@@ -48,7 +56,7 @@ func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
 			m.close()
 		}
 	}()
-	for _, r := range []*route{gateway, plugin} {
+	for _, r := range routes {
 		m, err := r.open(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.name, r.explain(err))
@@ -58,14 +66,18 @@ func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
 	var rows []row
 	var errs []error
 	for _, way := range waysForManyFiles {
-		more, err := w.compareFiles(ctx, way, masters[0], masters[1])
+		own := masters[1:]
+		if way.slow {
+			own = own[:1]
+		}
+		more, err := w.compareFiles(ctx, way, own, masters[0])
 		rows, errs = append(rows, more...), append(errs, err)
 	}
 	return rows, errors.Join(errs...)
 }
 
-// compareFiles copies the same files by both routes.
-func (w *world) compareFiles(ctx context.Context, way manyFiles, own, incumbent *master) ([]row, error) {
+// compareFiles copies the same files by the incumbent and by each of our own routes.
+func (w *world) compareFiles(ctx context.Context, way manyFiles, own []*master, incumbent *master) ([]row, error) {
 	b := w.bench
 	count, enough := b.files[w.name], atLeast(3)
 	if way.slow {
@@ -79,21 +91,28 @@ func (w *world) compareFiles(ctx context.Context, way manyFiles, own, incumbent 
 		return nil, err
 	}
 	title := fmt.Sprintf("%d files of 4 KiB %s", count, way.title)
-	a, err := own.copyFiles(ctx, way, dir, count)
-	if err != nil {
-		return nil, fmt.Errorf("%s by the gateway: %w", title, own.route.explain(err))
-	}
 	z, err := incumbent.copyFiles(ctx, way, dir, count)
 	if err != nil {
 		return nil, fmt.Errorf("%s by the plugin: %w", title, err)
 	}
-	rows := []row{{
-		Name: title + ": gateway ÷ plugin", Value: z.seconds / a.seconds, Goal: enough, Detail: fmt.Sprintf("%.2f s, plugin %.2f s", a.seconds, z.seconds),
-	}}
-	if a.cost > 0 && z.cost > 0 {
+	var rows []row
+	for _, m := range own {
+		a, err := m.copyFiles(ctx, way, dir, count)
+		if err != nil {
+			return rows, fmt.Errorf("%s by the gateway: %w", title, m.route.explain(err))
+		}
+		titled := title
+		if m.route.name == discovered.name {
+			titled += fmt.Sprintf(", payload discovered up to %d", discovered.discover)
+		}
 		rows = append(rows, row{
-			Name: title + ", CPU per file: gateway ÷ plugin", Value: a.cost / z.cost, Detail: fmt.Sprintf("%.2f ms, plugin %.2f ms", a.cost*1e3, z.cost*1e3),
+			Name: titled + ": gateway ÷ plugin", Value: z.seconds / a.seconds, Goal: enough, Detail: fmt.Sprintf("%.2f s, plugin %.2f s", a.seconds, z.seconds),
 		})
+		if a.cost > 0 && z.cost > 0 {
+			rows = append(rows, row{
+				Name: titled + ", CPU per file: gateway ÷ plugin", Value: a.cost / z.cost, Detail: fmt.Sprintf("%.2f ms, plugin %.2f ms", a.cost*1e3, z.cost*1e3),
+			})
+		}
 	}
 	return rows, nil
 }

@@ -34,6 +34,7 @@ type table = map[string]any
 var (
 	inspected   = variant{name: "inspected"}
 	inspected16 = variant{name: "inspected16k", lanes: 1, maxPayload: 16 << 10}
+	discovered  = variant{name: "discovered", lanes: 1, discover: 16 << 10}
 	passthrough = variant{name: "passthrough", passthrough: true}
 )
 

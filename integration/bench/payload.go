@@ -7,12 +7,12 @@ import (
 
 // measurePayload shows how an upload over one lane grows with the size of its messages, and what is left of that when the size has to be discovered.
 func measurePayload(ctx context.Context, b *bench, w *world) ([]row, error) {
-	const largest = 16 << 10
+	largest := discovered.discover
 	variants := []variant{{name: "payload1k", lanes: 1, maxPayload: 1 << 10}}
 	for size := 2 << 10; size <= largest; size *= 2 {
 		variants = append(variants, variant{name: fmt.Sprintf("payload%dk", size>>10), lanes: 1, maxPayload: size})
 	}
-	variants = append(variants, variant{name: "discovered", lanes: 1, discover: largest})
+	variants = append(variants, discovered)
 	var rows []row
 	var usual float64
 	for _, v := range variants {
