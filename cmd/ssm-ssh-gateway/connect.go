@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ Nothing but the relayed bytes is written to standard output.`,
       ProxyCommand ssm-ssh-gateway connect --remote-host db.internal web-1:%p`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.parse(args[0]); err != nil {
+			if err := errors.Join(o.parse(args[0]), o.check()); err != nil {
 				return &exitError{Code: exitUsage, Err: err}
 			}
 			return connect(cmd.Context(), aws, o, stdio{cmd.InOrStdin(), cmd.OutOrStdout()}, cmd.ErrOrStderr())
@@ -100,6 +101,14 @@ func (o *connectOptions) parse(text string) error {
 	return nil
 }
 
+// check refuses numbers that mean nothing.
+func (o *connectOptions) check() error {
+	if min(o.payload, o.rate, o.discover) < 0 {
+		return errors.New("--max-payload, --message-rate and --discover-payload may not be negative")
+	}
+	return nil
+}
+
 // stdio is standard input and output as one thing to relay.
 type stdio struct {
 	in  io.Reader
@@ -113,18 +122,35 @@ func connect(ctx context.Context, aws *laptop, o connectOptions, local stdio, st
 	defer cancel()
 	cloud, err := aws.open(ctx)
 	if err != nil {
-		return err
+		return failedSession(err)
 	}
 	defer func() { _ = cloud.Close() }()
 	waiting := time.AfterFunc(progressAfter, func() { _, _ = fmt.Fprintf(stderr, "ssm-ssh-gateway: connecting to %s…\n", o.target) })
 	defer waiting.Stop()
 	session, err := o.open(ctx, cloud)
 	if err != nil {
-		return &exitError{Code: exitSSH, Err: inWords(err)}
+		return failedSession(o.portWords(err))
 	}
 	waiting.Stop()
 	aws.hush()
-	return relay(ctx, session, local, readAhead(max(o.payload, o.discover), o.rate))
+	if o.speaksFirst() {
+		session = awaitGreeting(session)
+	}
+	if err := relay(ctx, session, local, readAhead(max(o.payload, o.discover), o.rate)); err != nil {
+		return failedSession(o.portWords(err))
+	}
+	return nil
+}
+
+// speaksFirst says that it is an SSH server we go to.
+func (o *connectOptions) speaksFirst() bool { return o.port == 22 }
+
+// portWords tells which port it is that nothing answers on.
+func (o *connectOptions) portWords(err error) error {
+	if !errors.Is(err, ssmproto.ErrConnectToPort) && !errors.Is(err, errNoGreeting) {
+		return err
+	}
+	return &authz.Refusal{Reason: authz.ReasonPortRefused, Subject: cmp.Or(o.remoteHost, o.target), Action: "port " + strconv.Itoa(o.port), Cause: err}
 }
 
 // oneProcessor keeps a program that carries a single session, at a bounded number of messages a second, on one processor: a second one would spend more time on
@@ -141,10 +167,16 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 	if err != nil {
 		return nil, err
 	}
+	var key ssh.PublicKey
+	if !o.noPush && o.osUser != "" && o.remoteHost == "" && !on.IsManagedNode() {
+		if key, err = o.publicKey(); err != nil {
+			return nil, err
+		}
+	}
 	var session net.Conn
 	group, ctx := errgroup.WithContext(ctx)
-	if !o.noPush && o.osUser != "" && o.remoteHost == "" && !on.IsManagedNode() {
-		group.Go(func() error { return o.pushKey(ctx, cloud, on) })
+	if key != nil {
+		group.Go(func() error { return cloud.PushKey(ctx, authz.Role{}, on, o.osUser, key) })
 	}
 	group.Go(func() error {
 		grant, err := o.start(ctx, cloud, on)
@@ -152,7 +184,7 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 			return err
 		}
 		// The session outlives the group's context, which ends with Wait.
-		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.port == 22, MaxPayload: o.payload, DiscoverPayload: o.discover, MessageRate: o.rate})
+		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.speaksFirst(), MaxPayload: o.payload, DiscoverPayload: o.discover, MessageRate: o.rate})
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -173,14 +205,6 @@ func (o *connectOptions) start(ctx context.Context, cloud *awscloud.Cloud, on *a
 		Document: awscloud.RemoteHostDocument, Reason: "ssm-ssh-gateway connect",
 		Parameters: map[string][]string{"host": {o.remoteHost}, "portNumber": {strconv.Itoa(o.port)}},
 	})
-}
-
-func (o *connectOptions) pushKey(ctx context.Context, cloud *awscloud.Cloud, on *authz.Instance) error {
-	key, err := o.publicKey()
-	if err != nil {
-		return err
-	}
-	return cloud.PushKey(ctx, authz.Role{}, on, o.osUser, key)
 }
 
 var errNoKey = errors.New("no RSA or Ed25519 public key found to push: make one with ssh-keygen -t ed25519, or name one with --key")
@@ -212,7 +236,7 @@ func readPublicKey(path string) (ssh.PublicKey, error) {
 	}
 	key, _, _, _, err := ssh.ParseAuthorizedKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s holds no public key (%w); name the file that ends in .pub", path, err)
 	}
 	if !pushable(key) {
 		return nil, fmt.Errorf("%s is of type %s, and Instance Connect takes RSA and Ed25519 only", path, key.Type())
@@ -264,7 +288,7 @@ func relay(ctx context.Context, session net.Conn, local stdio, ahead int) error 
 		return nil
 	}
 	if err != nil {
-		return &exitError{Code: exitSSH, Err: inWords(err)}
+		return err
 	}
 	return closing
 }

@@ -96,7 +96,7 @@ func forward(ctx context.Context, aws *laptop, specs []forwardSpec, target strin
 	}()
 	cloud, err := aws.open(ctx)
 	if err != nil {
-		return err
+		return failedSession(err)
 	}
 	defer func() { _ = cloud.Close() }()
 	on, err := cloud.Resolve(ctx, target)
@@ -192,7 +192,7 @@ func (f *forwarder) carry(ctx context.Context, near net.Conn, way *tunnel) {
 	if err != nil {
 		_ = near.Close()
 		if ctx.Err() == nil {
-			f.meter.say("no connection to %s: %s", way.to, sessionWords(err))
+			f.meter.say("no connection to %s: %s", way.to, inWords(err))
 		}
 		return
 	}

@@ -16,8 +16,6 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
 )
 
@@ -90,39 +88,4 @@ func readMFA(prompt io.Writer, read func() ([]byte, error)) (string, error) {
 		return "", fmt.Errorf("reading the MFA code: %w", err)
 	}
 	return strings.TrimSpace(string(code)), nil
-}
-
-// inWords makes a refusal readable for somebody at a terminal whose credentials are their own. Other errors already are.
-func inWords(err error) error {
-	var refusal *authz.Refusal
-	if !errors.As(err, &refusal) {
-		return err
-	}
-	switch {
-	case refusal.Reason == authz.ReasonCredentials:
-		return errors.New(credentialWords(refusal))
-	case refusal.Reason == authz.ReasonAccessDenied && refusal.Role == "":
-		own := *refusal
-		own.Role = "whoever these credentials belong to"
-		return errors.New(gateway.Words(&own))
-	}
-	return errors.New(gateway.Words(err))
-}
-
-// credentialWords says what to do about credentials, which the gateway's own words leave to whoever runs it.
-func credentialWords(refusal *authz.Refusal) string {
-	switch {
-	case errors.Is(refusal, awscloud.ErrLoginExpired):
-		return "the AWS SSO login of this profile has expired or never was; run ssm-ssh-gateway login, or aws sso login"
-	case errors.Is(refusal, errNoTerminal):
-		return errNoTerminal.Error()
-	}
-	words := "no usable AWS credentials"
-	if refusal.Detail != "" {
-		words += " (" + refusal.Detail + ")"
-	}
-	if refusal.Cause != nil {
-		words += ": " + refusal.Cause.Error()
-	}
-	return words + "; set AWS_PROFILE or --profile, or log in with ssm-ssh-gateway login"
 }

@@ -5,9 +5,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
-	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
 )
 
 func TestReadMFA(t *testing.T) {
@@ -25,19 +22,5 @@ func TestReadMFA(t *testing.T) {
 func TestAskHushed(t *testing.T) {
 	if _, err := (&laptop{}).askMFA(); !errors.Is(err, errNoTerminal) {
 		t.Errorf("%v", err)
-	}
-}
-
-// TestCredentialWords: whose credentials they are decides what to do about them.
-func TestCredentialWords(t *testing.T) {
-	for want, cause := range map[string]error{
-		"ssm-ssh-gateway login, or aws sso login": awscloud.ErrLoginExpired,
-		"there is no terminal to ask on":          errNoTerminal,
-		"set AWS_PROFILE or --profile":            errors.New("no EC2 IMDS role found"),
-	} {
-		got := inWords(&authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Cause: cause}).Error()
-		if !strings.Contains(got, want) {
-			t.Errorf("%v reads %q", cause, got)
-		}
 	}
 }

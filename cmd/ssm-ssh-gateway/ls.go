@@ -160,8 +160,12 @@ func listFaults(stderr io.Writer, faults []error) error {
 	if len(faults) == 0 {
 		return nil
 	}
+	told := map[string]bool{} // two calls may fail in the same way
 	for _, err := range faults {
-		_, _ = fmt.Fprintf(stderr, "ssm-ssh-gateway: %s\n", err)
+		if text := err.Error(); !told[text] {
+			told[text] = true
+			_, _ = fmt.Fprintf(stderr, "ssm-ssh-gateway: %s\n", text)
+		}
 	}
 	return &exitError{Code: exitFailure}
 }

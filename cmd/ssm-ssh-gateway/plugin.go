@@ -69,7 +69,7 @@ func runPlugin(ctx context.Context, args []string, local stdio, stderr io.Writer
 	case errors.As(err, &exit) && exit.Err == nil:
 		return exit.Code
 	}
-	_, _ = fmt.Fprintf(stderr, "%s: %s\n", pluginName, sessionWords(err))
+	_, _ = fmt.Fprintf(stderr, "%s: %s\n", pluginName, inWords(err))
 	return exitFailure
 }
 

@@ -22,11 +22,8 @@ const (
 	usualRate    = 900
 )
 
-// readAhead is aheadTime in bytes, for messages of so many bytes at so many a second; zero is the usual, and a negative rate no limit.
+// readAhead is aheadTime in bytes, for messages of so many bytes at so many a second; zero is the usual.
 func readAhead(payload, rate int) int {
-	if rate < 0 {
-		return mostAhead
-	}
 	if rate == 0 {
 		rate = usualRate
 	}

@@ -9,7 +9,6 @@ func TestReadAhead(t *testing.T) {
 		{0, 100, leastAhead},
 		{2048, 900, 9216},
 		{16384, 0, mostAhead},
-		{0, -1, mostAhead},
 	} {
 		if got := readAhead(c.payload, c.rate); got != c.want {
 			t.Errorf("readAhead(%d, %d) = %d, want %d", c.payload, c.rate, got, c.want)

@@ -58,7 +58,7 @@ func openShell(
 ) (_ *ssmproto.Shell, end func(), err error) {
 	cloud, err := aws.open(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, failedSession(err)
 	}
 	defer func() {
 		if err != nil {
@@ -81,6 +81,10 @@ func openShell(
 	session, err := ssmproto.DialShell(ctx, grant, &ssmproto.Options{WaitForPeer: true})
 	if err != nil {
 		return nil, nil, err
+	}
+	if session.SessionType() == ssmproto.SessionPort {
+		_ = session.CloseNow()
+		return nil, nil, fmt.Errorf("the document %s leads to a port and runs nothing; use connect or forward", purpose.Document)
 	}
 	aws.hush()
 	return session, func() {
@@ -142,26 +146,4 @@ func receive(ctx context.Context, session *ssmproto.Shell, user shellStreams) er
 		return nil //nolint:nilerr // the end was ours
 	}
 	return failedSession(err)
-}
-
-// failedSession gives an error ssh's own exit code, unless it has one.
-func failedSession(err error) error {
-	var exit *exitError
-	if errors.As(err, &exit) {
-		return err
-	}
-	return &exitError{Code: exitSSH, Err: sessionWords(err)}
-}
-
-// sessionWords leaves the library's name out of the service's own text. Where a refusal of ours made the session end, that is what to read.
-func sessionWords(err error) error {
-	var refusal *authz.Refusal
-	var ended *ssmproto.SessionEndedError
-	if errors.As(err, &refusal) {
-		return inWords(err)
-	}
-	if errors.As(err, &ended) && ended.Output != "" {
-		return fmt.Errorf("Session Manager has ended the session: %s", ended.Output) //nolint:staticcheck // a name
-	}
-	return inWords(err)
 }

@@ -41,7 +41,7 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		if err == nil || errors.Is(err, ssmproto.ErrTooManyStreams) || ctx.Err() != nil {
 			return conn, err
 		}
-		t.tell("the session to %s has ended (%s), opening another", t.to, sessionWords(err))
+		t.tell("the session to %s has ended (%s), opening another", t.to, inWords(err))
 		_ = t.mux.CloseNow()
 		t.mux = nil
 	}
@@ -92,7 +92,7 @@ func (t *tunnel) reopen(ctx context.Context) (*ssmproto.Conn, error) {
 		if err == nil || !mayPass(err) {
 			return session, err
 		}
-		t.tell("no session to %s yet: %s", t.to, sessionWords(err))
+		t.tell("no session to %s yet: %s", t.to, inWords(err))
 		timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // spreads attempts, guards nothing
 		select {
 		case <-timer.C:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -215,7 +216,10 @@ func (c Config) check() (map[string]string, error) {
 			fault("rate %v per second with burst %d lets nothing through", rate.PerSecond, rate.Burst)
 		}
 	}
-	checkRegions(fault, "the default account", append([]string{c.Region}, c.Regions...))
+	checkRegions(fault, "the default account", c.Regions)
+	if !slices.Contains(c.Regions, c.Region) {
+		checkRegions(fault, "the default account", []string{c.Region})
+	}
 	seen := map[string]bool{}
 	for _, a := range c.Accounts {
 		a.check(fault, seen)

@@ -171,7 +171,26 @@ func TestNoCredentials(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	_, err = c.Resolve(t.Context(), webID)
-	wantRefusal(t, err, authz.Refusal{Reason: authz.ReasonCredentials, Subject: webID, Action: "credentials"})
+	wantRefusal(t, err, authz.Refusal{
+		Reason: authz.ReasonCredentials, Subject: webID, Action: "credentials", Detail: "none in the environment, in a profile, or from instance metadata",
+	})
+}
+
+// TestNoProfile: profiles that are not there, or lead nowhere, are told of in words.
+func TestNoProfile(t *testing.T) {
+	cleanEnvironment(t)
+	file := filepath.Join(t.TempDir(), "config")
+	text := "[profile people]\nrole_arn = arn:aws:iam::111122223333:role/x\nsource_profile = empty\n[profile empty]\nregion = eu-west-1\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CONFIG_FILE", file)
+	for profile, want := range map[string]string{"nobody": "there is no profile nobody", "people": "profile empty, from which arn:aws:iam::111122223333:role/x is to be assumed, has no credentials"} {
+		_, err := New(t.Context(), Config{Region: "eu-west-1", Profile: profile})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("profile %s: %v", profile, err)
+		}
+	}
 }
 
 func TestNoRegion(t *testing.T) {

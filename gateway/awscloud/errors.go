@@ -49,7 +49,7 @@ var reasons = map[string]authz.Reason{
 }
 
 // details says what an error code means where the reason alone is too coarse.
-var details = map[string]string{
+var details = map[string]string{ //nolint:gosec // what is said about keys, and no key
 	"EC2InstanceStateInvalidException": "not running",
 	"EC2InstanceNotFoundException":     "unknown to EC2 Instance Connect",
 	"EC2InstanceUnavailableException":  "unavailable for the moment",
@@ -66,6 +66,13 @@ var details = map[string]string{
 	"ExpiredToken":                     "expired",
 	"ExpiredTokenException":            "expired",
 	"RequestTimeTooSkewed":             "the clock is off",
+	"SignatureDoesNotMatch":            "the secret access key does not fit the key",
+	"InvalidSignatureException":        "the secret access key does not fit the key",
+	"AuthFailure":                      "AWS does not know the access key",
+	"UnrecognizedClientException":      "AWS does not know the access key or its session token",
+	"InvalidClientTokenId":             "AWS does not know the access key or its session token",
+	"RegionDisabledException":          "STS is not activated in this region",
+	"OptInRequired":                    "the account has not opted in to this region or service",
 }
 
 // translate makes a refusal of anything the SDK returns. It keeps err as the cause and reads nothing but its type and code: AWS's sentences

@@ -72,7 +72,7 @@ func TestErrorsOfAWS(t *testing.T) {
 		{start, "TargetNotConnected", authz.ReasonTargetNotConnected, ""},
 		{start, "InvalidDocument", authz.ReasonDocument, "AWS-StartSSHSession"},
 		{start, "ValidationException", authz.ReasonDocument, "AWS-StartSSHSession"},
-		{start, "UnrecognizedClientException", authz.ReasonCredentials, ""},
+		{start, "UnrecognizedClientException", authz.ReasonCredentials, "AWS does not know the access key or its session token"},
 		{start, "ExpiredTokenException", authz.ReasonCredentials, "expired"},
 		{start, "ThrottlingException", authz.ReasonThrottled, ""},
 		{start, "SomethingNew", authz.ReasonCloud, ""},
@@ -85,7 +85,7 @@ func TestErrorsOfAWS(t *testing.T) {
 		{push, "ThrottlingException", authz.ReasonThrottled, ""},
 		{console, "UnauthorizedOperation", authz.ReasonAccessDenied, ""},
 		{console, "InvalidInstanceID.NotFound", authz.ReasonInstanceState, "terminated"},
-		{resolve, "AuthFailure", authz.ReasonCredentials, ""},
+		{resolve, "AuthFailure", authz.ReasonCredentials, "AWS does not know the access key"},
 		{resolve, "RequestLimitExceeded", authz.ReasonThrottled, ""},
 	} {
 		t.Run(test.code, func(t *testing.T) {

@@ -84,7 +84,7 @@ func newLogin(ctx context.Context, profile string) (*login, error) {
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("profile %s: %w", profile, err)
+		return nil, aboutProfile(err)
 	}
 	l := &login{StartURL: shared.SSOStartURL, Region: shared.SSORegion}
 	key := l.StartURL

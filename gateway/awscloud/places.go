@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
@@ -96,7 +97,7 @@ func loadAccounts(ctx context.Context, cfg Config) ([]*account, error) {
 func loadProfile(ctx context.Context, cfg Config, profile string) (aws.Config, error) {
 	base, err := loadConfig(ctx, cfg, profile)
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("loading AWS configuration: %w", err)
+		return aws.Config{}, fmt.Errorf("loading AWS configuration: %w", aboutProfile(err))
 	}
 	if cfg.Region != "" {
 		base.Region = cfg.Region
@@ -142,6 +143,19 @@ func loadConfig(ctx context.Context, cfg Config, profile string) (aws.Config, er
 	return config.LoadDefaultConfig(ctx, options...)
 }
 
+// aboutProfile says in words what the SDK says of profiles.
+func aboutProfile(err error) error {
+	var missing config.SharedConfigProfileNotExistError
+	var role config.SharedConfigAssumeRoleError
+	switch {
+	case errors.As(err, &missing):
+		return fmt.Errorf("there is no profile %s in the configuration of AWS's tools; aws configure list-profiles shows what there is", missing.Profile)
+	case errors.As(err, &role):
+		return fmt.Errorf("profile %s, from which %s is to be assumed, has no credentials: see its source_profile", role.Profile, role.RoleARN)
+	}
+	return err
+}
+
 // metadataRegion asks the instance that we run on, briefly: on a laptop nobody answers.
 func metadataRegion(ctx context.Context, base aws.Config) string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -162,9 +176,18 @@ type ownCredentials struct{ aws.CredentialsProvider }
 func (o ownCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	credentials, err := o.CredentialsProvider.Retrieve(ctx)
 	if err != nil {
-		return aws.Credentials{}, &authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Cause: asLogin(err)}
+		return aws.Credentials{}, &authz.Refusal{Reason: authz.ReasonCredentials, Action: "credentials", Detail: whereLooked(err), Cause: asLogin(err)}
 	}
 	return credentials, nil
+}
+
+// whereLooked says where there were no credentials if that was everywhere: instance metadata come last.
+func whereLooked(err error) string {
+	var call *smithy.OperationError
+	if errors.As(err, &call) && call.ServiceID == imds.ServiceID {
+		return "none in the environment, in a profile, or from instance metadata"
+	}
+	return ""
 }
 
 // asLogin adds ErrLoginExpired where that is what failed: no token in the cache or one too old, or the service would not have it. For profiles with
