@@ -7,6 +7,8 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestABrokenConnectionIsNoHangup: the connection to AWS may break at any time, and is replaced.
@@ -40,5 +42,5 @@ func TestABrokenConnectionIsNoHangup(t *testing.T) {
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	<-ctx.Done()
+	testkit.Receive(t, ctx.Done(), "the hangup")
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,6 +25,8 @@ type leakChecked struct{ m *testing.M }
 
 // Run implements testscript.TestingM.
 func (l leakChecked) Run() int {
+	// Whoever is started with SIGHUP ignored (nohup) has it so, and the programs that it starts: they are to be hung up.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code := l.m.Run()
 	if err := closeLab(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
