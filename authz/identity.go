@@ -18,7 +18,7 @@ const (
 	MethodSecurityKey Method = "security-key" // a FIDO key; the touch is enforced by x/crypto, the PIN cannot be
 )
 
-// Identity is a person who has proven a key. Only Directory.Identify makes one, and only a verified signature may lead there (design.md §5.1).
+// Identity is a person who has proven a key. Only Directory.Identify makes one, and only a verified signature may lead there.
 // It is immutable: target and OS user are decided beside it, never inside.
 type Identity struct {
 	Person      string            // the configured name: [\w+=,.@-]{2,64}, fit for RoleSessionName and SourceIdentity

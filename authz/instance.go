@@ -6,7 +6,7 @@ import (
 )
 
 // Instance is a machine that can be reached: an EC2 instance (i-…) or a managed node (mi-…). It is a fact read from AWS once, at resolution,
-// and never changes afterwards (design.md §3: resolve once, one immutable value).
+// and never changes afterwards: what was judged is what is reached.
 type Instance struct {
 	ID         string // i-… or mi-…
 	Partition  string // aws, aws-cn, aws-us-gov, …

@@ -13,7 +13,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// maxPayloadLimit is the largest message that the agent is known to take (SPEC.md §2.4).
+// maxPayloadLimit is the largest message that AWS's agent was seen to take.
 const maxPayloadLimit = 64 << 10
 
 var accountPattern = regexp.MustCompile(`^[0-9]{12}$`)

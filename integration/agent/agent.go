@@ -1,6 +1,6 @@
 // Package agent is the instance's side of Session Manager: it keeps a control channel to a message gateway and serves the sessions it is told to start.
 //
-// It is written from what the amazon-ssm-agent is known to do and shares nothing with the client side of this project but the message codec, so that
+// It is written from what the amazon-ssm-agent (3.3, its source and running it) is known to do, and shares nothing with the client side of this project but the message codec, so that
 // the two cannot agree on a mistake. Habits of the real agent that a client has to cope with are reproduced; Quirks turns them off one by one.
 package agent
 
@@ -24,7 +24,7 @@ import (
 
 const (
 	defaultVersion = "3.3.987.0"
-	maxSessions    = 1000 // SPEC.md §12, session workers per agent
+	maxSessions    = 1000 // session workers of AWS's agent
 )
 
 // Config describes one agent. Endpoint, InstanceID and Region are required.

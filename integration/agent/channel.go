@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	closeWait        = 2 * time.Second // for outstanding acknowledgements, SPEC.md §8.3
+	closeWait        = 2 * time.Second // for outstanding acknowledgements, SPEC.md §8
 	reconnectTries   = 6
 	reconnectFirst   = 100 * time.Millisecond // to 199 ms, doubling
 	reconnectLongest = 5 * time.Second
@@ -27,7 +27,7 @@ var (
 	errNoPeer   = errors.New("the destination is not connected")
 )
 
-// channel is the data channel of one session: an ordered stream each way over WebSockets that come and go (SPEC.md §4, §9.4).
+// channel is the data channel of one session: an ordered stream each way over WebSockets that come and go (SPEC.md §4).
 type channel struct {
 	agent *Agent
 	id    string
@@ -69,7 +69,7 @@ func (a *Agent) openChannel(ctx context.Context, id string, onClosed func()) (*c
 	return c, nil
 }
 
-// connect opens a socket, with the budget of the real agent: six tries within about six seconds (SPEC.md §9.4).
+// connect opens a socket, with the budget of the real agent: six tries within about six seconds.
 func (c *channel) connect(ctx context.Context) (*socket, error) {
 	delay := jitter(reconnectFirst)
 	for try := 1; ; try++ {

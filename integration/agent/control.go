@@ -8,7 +8,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// Reconnecting the control channel (SPEC.md §9.4).
+// Reconnecting the control channel.
 const (
 	controlJitter  = 2500 * time.Millisecond // before the first try after a loss
 	controlFirst   = 5 * time.Second         // to 10 s, doubling
@@ -16,7 +16,7 @@ const (
 	eagerFirst     = 100 * time.Millisecond
 	eagerLongest   = time.Second
 
-	completeTries = 3 // SPEC.md §10.6
+	completeTries = 3
 	completeWait  = time.Second
 )
 
@@ -91,7 +91,7 @@ func (a *Agent) receiveControl(ctx context.Context, m ssmproto.Message) {
 	}
 }
 
-// taskComplete is SPEC.md §10.6.
+// taskComplete is how the agent tells the service that a session has ended.
 type taskComplete struct {
 	SchemaVersion    int
 	TaskID           string `json:"TaskId"`
@@ -108,7 +108,7 @@ type taskComplete struct {
 	RetryNumber      int
 }
 
-// completeTask reports the end of a session. A failure is reported twice, by the plugin and by the document it belongs to (SPEC.md §10.6).
+// completeTask reports the end of a session. A failure is reported twice, by the plugin and by the document it belongs to.
 func (a *Agent) completeTask(ctx context.Context, id string, failure error) {
 	report := taskComplete{
 		SchemaVersion: 1, TaskID: id, Topic: ssmproto.AgentTaskComplete, FinalTaskStatus: "Success", InstanceID: a.cfg.InstanceID,

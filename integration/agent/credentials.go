@@ -32,7 +32,7 @@ func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.String())
 // MarshalText hides the secret parts from encoders.
 func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-const signingName = "ssmmessages" // the service part of the signature, SPEC.md §10.3
+const signingName = "ssmmessages" // the service part of the signature
 
 // sign adds a SigV4 signature. Without an access key the request stays unsigned.
 func (c Credentials) sign(ctx context.Context, req *http.Request, body []byte, region string) error {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Session types, which name the plugin that runs them (SPEC.md §1.4).
+// Session types, which name the plugin that runs them.
 const (
 	typeShell          = "Standard_Stream"
 	typePort           = "Port"
@@ -19,7 +19,7 @@ const (
 	localPortForwarding = "LocalPortForwarding"
 )
 
-// shellTask is the payload of interactive_shell, whatever the session's type (SPEC.md §10.5).
+// shellTask is the payload of interactive_shell, whatever the session's type.
 type shellTask struct {
 	Content string // JSON of shellContent
 	TaskID  string `json:"TaskId"`
@@ -34,7 +34,7 @@ type shellContent struct {
 	SessionOwner    string
 }
 
-// document is a Session document (SPEC.md §1.4). Time limits in its inputs are the service's affair.
+// document is a Session document. Time limits in its inputs are the service's affair.
 type document struct {
 	SchemaVersion string          `json:"schemaVersion"`
 	SessionType   string          `json:"sessionType"`
@@ -71,7 +71,7 @@ func (s *sessionStart) announced() json.RawMessage {
 
 var errNoSessionID = errors.New("no session id")
 
-// parseStart reads the payload of interactive_shell: defaults, patterns, then "{{ name }}" replaced in properties and inputs (SPEC.md §1.4).
+// parseStart reads the payload of interactive_shell: defaults, patterns, then "{{ name }}" replaced in properties and inputs.
 // The id is returned also when the rest cannot be used.
 func parseStart(payload []byte) (sessionStart, error) {
 	var task shellTask

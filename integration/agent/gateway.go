@@ -18,7 +18,7 @@ import (
 
 const (
 	schemaVersion   = "1.0"
-	requestLimit    = 15 * time.Second // SPEC.md §10.3
+	requestLimit    = 15 * time.Second // as AWS's agent has it
 	maxAnswer       = 64 << 10         // bytes of an HTTP answer
 	maxFrame        = 1 << 20          // bytes of a message; 64 KiB payloads are known to pass
 	terminatedText  = "Session is already terminated"
@@ -63,10 +63,10 @@ func (g *messageGateway) address(kind, id, query string) *url.URL {
 type createRequest struct {
 	MessageSchemaVersion string
 	RequestID            string  `json:"RequestId"`
-	ClientID             *string `json:"ClientId,omitempty"` // data channels only, and empty there (SPEC.md §10.3)
+	ClientID             *string `json:"ClientId,omitempty"` // data channels only, and empty there
 }
 
-// create is CreateControlChannel or CreateDataChannel: it asks for a token (SPEC.md §10.3).
+// create is CreateControlChannel or CreateDataChannel: it asks for a token.
 func (g *messageGateway) create(ctx context.Context, kind, id string) (token string, err error) {
 	ask := createRequest{MessageSchemaVersion: schemaVersion, RequestID: newID().String()}
 	if kind == dataChannel {
@@ -113,7 +113,7 @@ func tokenIn(kind string, resp *http.Response, text []byte) (string, error) {
 	return answer.TokenValue, nil
 }
 
-// open upgrades to a WebSocket and sends hello as the text frame that comes first (SPEC.md §10.4).
+// open upgrades to a WebSocket and sends hello as the text frame that comes first.
 func (g *messageGateway) open(ctx context.Context, kind, id, query string, hello any) (*socket, error) {
 	u := g.address(kind, id, query)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)

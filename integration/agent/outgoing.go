@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Timers and room for output (SPEC.md §4.2, §4.3, §12).
+// Timers and room for output (SPEC.md §4.2, §4.3).
 const (
 	resendTick     = 100 * time.Millisecond
 	initialRTT     = 100 * time.Millisecond

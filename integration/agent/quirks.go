@@ -5,7 +5,7 @@ import "time"
 // Quirks are the real agent's habits, each of which can be switched off. The zero value has all of them. Section numbers are SPEC.md's.
 type Quirks struct {
 	// Fast reads 32 KiB at a time and does not pause. The real agent reads at most 1,024 bytes, sends them and sleeps 1 ms, which is what limits a
-	// session to about 0.7 MB/s (§7.6).
+	// session to about 0.7 MB/s.
 	Fast bool
 	// RecordBeforeSending notes a message before writing it to the socket. The real agent does so afterwards: an acknowledgement that arrives in
 	// between matches nothing, and the message is sent again for ever (§4.3).
@@ -25,16 +25,16 @@ type Quirks struct {
 	RefuseAtOnce bool
 	// CrashNoticed is that minute. Zero means 60 s.
 	CrashNoticed time.Duration
-	// NoShellDelay shows a shell's output from the start. The real agent begins after one second (§8.2).
+	// NoShellDelay shows a shell's output from the start. The real agent begins after one second (§8).
 	NoShellDelay bool
 	// NoHandshake starts sessions without a handshake, as very old agents did (§5.1).
 	NoHandshake bool
-	// EagerControl reconnects the control channel within a second. The real agent waits 5 to 10 s, then twice as long each time, up to 40 min (§9.4).
+	// EagerControl reconnects the control channel within a second. The real agent waits 5 to 10 s, then twice as long each time, up to 40 min.
 	EagerControl bool
 }
 
 const (
-	readSize     = 1024 // §12, StreamDataPayloadSize
+	readSize     = 1024 // StreamDataPayloadSize of AWS's agent
 	fastReadSize = 32 << 10
 	crashNoticed = 60 * time.Second
 	shellDelay   = time.Second

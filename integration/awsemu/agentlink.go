@@ -74,7 +74,7 @@ func (s *Server) serveControlChannel(w http.ResponseWriter, r *http.Request) {
 	s.log.Debug("control channel ended", "machine", a.machine, "error", err)
 }
 
-// taskComplete is what the agent says of a session that has ended (SPEC.md §10.6).
+// taskComplete is what the agent says of a session that has ended.
 type taskComplete struct {
 	TaskID          string `json:"TaskId"`
 	FinalTaskStatus string

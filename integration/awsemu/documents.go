@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Document is a session document. Content is its JSON (SPEC.md §1.4).
+// Document is a session document. Content is its JSON.
 type Document struct {
 	Name    string
 	Region  string // of the account's own documents
@@ -48,7 +48,7 @@ const (
 
 	portPattern     = `^([1-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$`
 	portZeroPattern = `^([0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$`
-	// hostPattern is ours; what AWS's document has is not known (SPEC.md §1.4).
+	// hostPattern is ours; what AWS's document has is not known.
 	hostPattern = `^[^,$^&();"|<>` + "`" + `\s]{3,}$`
 
 	portParameter      = `"portNumber":{"type":"String","description":"port of the machine","default":"%s","allowedPattern":"` + portPattern + `"}`

@@ -28,7 +28,7 @@ type token struct {
 	version string // of the agent that redeemed it
 }
 
-// hello is the first frame, as text, of whoever connects (SPEC.md §2.2, §10.4). Other fields are not looked at.
+// hello is the first frame, as text, of whoever connects (SPEC.md §2.2). Other fields are not looked at.
 type hello struct {
 	MessageSchemaVersion string
 	TokenValue           string

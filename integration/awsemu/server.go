@@ -32,7 +32,7 @@ type Config struct {
 	// Delay is what a message takes from one WebSocket to the other; DefaultDelay when zero, none when negative.
 	Delay time.Duration
 	// AgentSettle is how long after its control channel a node counts as connected; none when zero. AWS's agent drops
-	// messages for about a second until its processors are registered (SPEC.md §10.5), so give it one.
+	// messages for about a second until its processors are registered, so give it one.
 	AgentSettle time.Duration
 	// AgentWait is how long StartSession's agent may take to open its data channel; 10 seconds when zero. Then the session fails.
 	AgentWait time.Duration

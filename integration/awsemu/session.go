@@ -238,7 +238,7 @@ func (ses *session) tooFast(c *channel, limit int) bool {
 }
 
 // finish ends the session: channel_closed to both, with output for the client. drain lets what is on its way to the client arrive first,
-// which is how it is when the agent ended the session; TerminateSession cuts the tail off (SPEC.md §11). It is false when the session was over.
+// which is how it is when the agent ended the session; TerminateSession cuts the tail off. It is false when the session was over.
 func (ses *session) finish(status Status, output string, drain bool) bool {
 	ses.mu.Lock()
 	if ses.over() {

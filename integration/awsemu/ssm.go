@@ -24,7 +24,7 @@ type startSessionRequest struct {
 	Reason       string
 }
 
-// sessionGrant is the answer of StartSession and ResumeSession. No token means that the session is over (SPEC.md §1.1).
+// sessionGrant is the answer of StartSession and ResumeSession. No token means that the session is over (SPEC.md §9.3).
 type sessionGrant struct {
 	SessionID  string `json:"SessionId"`
 	StreamURL  string `json:"StreamUrl,omitempty"`
@@ -141,7 +141,7 @@ func (s *Server) streamURL(id string) string {
 	return "ws" + strings.TrimPrefix(s.URL(), "http") + "/v1/data-channel/" + url.PathEscape(id) + "?role=publish_subscribe"
 }
 
-// invitation is the payload of interactive_shell (SPEC.md §10.5).
+// invitation is the payload of interactive_shell.
 func (ses *session) invitation() []byte {
 	content := mustJSON(struct {
 		DocumentName    string
