@@ -130,6 +130,7 @@ func (w *world) sshConfig(r route) string { return filepath.Join(w.routeDir(r), 
 func (w *world) environ(r route) []string {
 	environ := append(os.Environ(), "PATH="+w.routeDir(r)+":"+clientsPath()+":"+os.Getenv("PATH"), "SSH_AUTH_SOCK=", "HOME="+w.lab.Dir, "LC_ALL=C.UTF-8",
 		"TERM=vt100", "TOOLS="+toolsDir(), "NODE_PATH="+filepath.Join(toolsDir(), "node_modules"), "ARTIFACTS="+artifactsDir(r), "KEY="+w.key(r), "PERSON="+person,
+		"GOCLIENT="+w.goClient(),
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@lab", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@lab")
 	id, target := w.end(r)
 	address, login, key, jump := w.lab.GatewayAddr, osUser+"+"+id, w.hostKey, id

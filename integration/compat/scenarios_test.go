@@ -54,7 +54,7 @@ var suites = map[string]struct{ dir, test string }{
 
 // TestClients does the same with the scripts of testdata/clients, in which programs that are not OpenSSH log in, run something and carry files both ways.
 // They have no ssh_config: $HOST, $PORT and $LOGIN say where to go, $KEY is the person's key, $FINGERPRINT the host's. $JUMP is the machine's name
-// where there is a jump to make, as $PERSON, and empty on a plain connection. A file "version" is a command that tells which client it was.
+// where there is a jump to make, as $PERSON, and empty on a plain connection. $GOCLIENT is the client of package goclient. A file "version" is a command that tells which client it was.
 func TestClients(t *testing.T) {
 	needsEverything(t, "clients of other makers")
 	runScenarios(t, "Clients", []route{direct})

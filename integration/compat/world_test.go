@@ -113,7 +113,7 @@ func theWorld(t *testing.T) *world {
 }
 
 func (w *world) start() error {
-	if err := w.build(); err != nil {
+	if err := errors.Join(w.build(), w.buildClient()); err != nil {
 		return err
 	}
 	var fast agent.Config
@@ -145,9 +145,23 @@ func (w *world) build() error {
 		return nil
 	}
 	w.binary = filepath.Join(w.dir, "ssm-ssh-gateway")
-	build := exec.Command("go", "build", "-race", "-o", w.binary, "../../cmd/ssm-ssh-gateway")
+	return goBuild("-race", "-o", w.binary, "../../cmd/ssm-ssh-gateway")
+}
+
+// buildClient builds the client in Go, which only TestClients runs.
+func (w *world) buildClient() error {
+	if !everything {
+		return nil
+	}
+	return goBuild("-o", w.goClient(), "./goclient")
+}
+
+func (w *world) goClient() string { return filepath.Join(w.dir, "goclient") }
+
+func goBuild(args ...string) error {
+	build := exec.Command("go", append([]string{"build"}, args...)...)
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the gateway: %w\n%s", err, out)
+		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return nil
 }
