@@ -100,7 +100,7 @@ func (p *Proxy) addressed(o *op, pkt *packet) *packet {
 
 func (f *file) addressed(o *op, pkt *packet) *packet {
 	switch {
-	case !f.renamed || f.debt.unopened || o.opens != nil:
+	case !f.renamed || f.debt.unopened:
 		return pkt
 	case o.kind == write && o.file == f:
 		return pkt.readdress(o.id, f.there, o.off, int(o.end-o.off))

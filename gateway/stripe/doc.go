@@ -38,12 +38,12 @@
 //     never answered before the server has answered everything about the file. The file is cut before the WRITE that failed, as the client
 //     would have left it had it been told at once. Until all are answered, nothing of the client's passes that could see or publish the file.
 //
-//   - The OPEN of a file for an upload (for writing, creating it if need be, perhaps truncating it) is answered when it has been sent, if the client waits for nothing, and
-//     has just copied another file into the same directory in the same way and done nothing since. It is given a handle of the proxy's own. What
-//     it then writes early goes out at once under the handle that the server is about to give: the one that it was given back last, if it has done so before and
-//     nothing else is under way. That is no other file's. Should it give another, or do the WRITE first, the WRITE is done again.
-//     If the OPEN fails, every later request on the handle that would not be answered early, and CLOSE, has the failure for its answer; of extensions, fsync@openssh.com. A
-//     client that uses a handle which it has closed is refused, where the server alone might have taken it for the next file's.
+//   - The OPEN of a file for an upload (for writing, creating it if need be, perhaps truncating it) is answered when it has been sent, if the client waits
+//     for nothing, and has just copied another file into the same directory in the same way and done nothing since. It is given a handle of the
+//     proxy's own. What it then writes early goes out at once under the handle that the server is about to give: the one that it was given back last, if it
+//     has done so before and nothing else is under way. That is no other file's. Should it give another, or do the WRITE first, the WRITE is done again.
+//     If the OPEN fails, every later request on the handle that would not be answered early, and CLOSE, has the failure for its answer; of extensions,
+//     fsync@openssh.com. A client that uses a handle which it has closed is refused, where the server alone might have taken it for the next file's.
 //
 //   - While a client reads the small regular files of a directory in the order in which the server listed them, the next one is opened before it asks. It is
 //     given that handle only if, after it has asked, FSTAT of the handle and STAT of the name agree (type, mode, owner, size, time of change), and its
