@@ -31,6 +31,7 @@ const (
 // callInfo is what retrying, telling and refusing need to know about a call.
 type callInfo struct {
 	action, account, region, role string
+	person                        string // for whom; empty: the gateway itself
 	safety                        retrySafety
 	invalidate                    func() // drops the credentials that AWS called expired; nil: they cannot be renewed
 }

@@ -2,11 +2,9 @@ package awscloud
 
 import (
 	"context"
-	"math"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
@@ -18,11 +16,11 @@ type bucketKey struct{ account, region, action string }
 type buckets struct {
 	rates   map[string]Rate
 	longest time.Duration
-	cache   *lru.Cache[bucketKey, *rate.Limiter]
+	cache   *lru.Cache[bucketKey, *queue]
 }
 
 func newBuckets(cfg Config) *buckets {
-	cache, err := lru.New[bucketKey, *rate.Limiter](2 * maxPlaces)
+	cache, err := lru.New[bucketKey, *queue](2 * maxPlaces)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
@@ -32,8 +30,8 @@ func newBuckets(cfg Config) *buckets {
 	}
 }
 
-func (b *buckets) limiter(key bucketKey) *rate.Limiter {
-	fresh := rate.NewLimiter(rate.Limit(b.rates[key.action].PerSecond), b.rates[key.action].Burst)
+func (b *buckets) queue(key bucketKey) *queue {
+	fresh := newQueue(b.rates[key.action], b.longest)
 	if existing, found, _ := b.cache.PeekOrAdd(key, fresh); found {
 		return existing
 	}
@@ -42,22 +40,26 @@ func (b *buckets) limiter(key bucketKey) *rate.Limiter {
 
 // take waits for a turn, tells how long it will be, and refuses at once when that is longer than ctx or the limit allows.
 func (c *Cloud) take(ctx context.Context, info callInfo) error {
-	limiter := c.buckets.limiter(bucketKey{info.account, info.region, info.action})
-	turn := limiter.Reserve()
-	delay := turn.Delay()
-	if delay == 0 {
+	refusal := &authz.Refusal{Reason: authz.ReasonThrottled, Action: info.action, Role: info.role, Detail: "the gateway's own queue is full"}
+	line := c.buckets.queue(bucketKey{info.account, info.region, info.action})
+	w, place, delay, ok := line.join(info.person, func(delay time.Duration) bool { return outlasts(ctx, delay) })
+	switch {
+	case !ok:
+		return refusal
+	case w == nil:
 		return nil
 	}
-	refusal := &authz.Refusal{Reason: authz.ReasonThrottled, Action: info.action, Role: info.role, Detail: "the gateway's own queue is full"}
-	if delay > c.buckets.longest || !outlasts(ctx, delay) {
-		turn.Cancel()
-		return refusal
-	}
-	place := int(math.Ceil(delay.Seconds() * float64(limiter.Limit())))
 	c.cfg.OnWait(ctx, Wait{Action: info.action, Account: info.account, Region: info.region, Delay: delay, Place: place})
-	if !sleep(ctx, delay) {
-		turn.Cancel()
-		refusal.Reason, refusal.Detail, refusal.Cause = authz.ReasonTimeout, "", context.Cause(ctx)
+	select {
+	case <-w.served:
+	case <-ctx.Done():
+		if line.leave(w) {
+			refusal.Reason, refusal.Detail, refusal.Cause = authz.ReasonTimeout, "", context.Cause(ctx)
+			return refusal
+		}
+		<-w.served // the turn came just then, or the place was lost
+	}
+	if w.refused {
 		return refusal
 	}
 	return nil

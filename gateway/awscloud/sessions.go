@@ -43,10 +43,11 @@ type clients struct {
 	account     string
 	region      string
 	role        string // ARN; empty for own credentials
+	person      string // whose role session; empty for own credentials
 }
 
 func (c *clients) call(action string, safety retrySafety) callInfo {
-	return callInfo{action: action, account: c.account, region: c.region, role: c.role, safety: safety, invalidate: c.invalidate}
+	return callInfo{action: action, account: c.account, region: c.region, role: c.role, person: c.person, safety: safety, invalidate: c.invalidate}
 }
 
 // sessionKey is everything that a role session depends on: whoever differs in anything has another session. The digest covers all of it,
@@ -117,7 +118,7 @@ func (s *sessionCache) forget(person string) {
 func (s *sessionCache) build(a *account, role authz.Role, region, policy string) *clients {
 	cfg := a.base.Copy()
 	cfg.Region = region
-	built := &clients{account: a.ID, region: region, role: role.ARN}
+	built := &clients{account: a.ID, region: region, role: role.ARN, person: role.SessionName}
 	if role.ARN == "" {
 		if own, ok := cfg.Credentials.(ownCredentials); ok {
 			built.invalidate = own.Invalidate
