@@ -175,7 +175,8 @@ func (c *Conn) readError() error {
 }
 
 // Write queues p for sending, cut into messages, and waits while the window is full. Success does not mean that the bytes have arrived: Close
-// says whether they have been acknowledged.
+// says whether they have been acknowledged. It fails with os.ErrDeadlineExceeded, with net.ErrClosed after Close, with ErrMultiplexed where NewMux has to be used, and
+// after the end of the session with the reason for that.
 func (c *Conn) Write(p []byte) (int, error) {
 	written := 0
 	for {

@@ -71,6 +71,78 @@ func ExampleNewMux() {
 	_, _ = io.Copy(os.Stdout, stream)
 }
 
+// One connection to a port, whatever the agent makes of the document: with new agents a stream of smux, with old ones the session itself.
+func ExampleDialPort() {
+	conn, err := ssmproto.DialPort(context.Background(), startSession(), nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	if _, err := io.Copy(os.Stdout, conn); errors.Is(err, ssmproto.ErrConnectToPort) {
+		log.Print("nothing listens on that port")
+	}
+}
+
+// A shell, from a StartSession without document. The end of a session that the service ends has a text for the user.
+func ExampleDialShell() {
+	shell, err := ssmproto.DialShell(context.Background(), startSession(), &ssmproto.Options{WaitForPeer: true})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = shell.Close() }()
+	_ = shell.Resize(ssmproto.Size{Cols: 80, Rows: 24})
+	_, _ = io.WriteString(shell, "uptime; exit\r")
+	_, err = io.Copy(os.Stdout, shell)
+	var ended *ssmproto.SessionEndedError
+	if errors.As(err, &ended) {
+		log.Print("ended by the service: ", ended.Output)
+	}
+}
+
+// A command under a document of one's own with separateOutputStream, whose parameters were given to StartSession: standard error and exit code come apart.
+func ExampleShell_ExitCode() {
+	shell, err := ssmproto.DialShell(context.Background(), startSession(), nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = shell.Close() }()
+	stderr := make(chan struct{})
+	go func() {
+		defer close(stderr)
+		_, _ = io.Copy(os.Stderr, shell.Stderr()) // beside the output: unread, it stops the session
+	}()
+	_, err = io.Copy(os.Stdout, shell)
+	<-stderr
+	if code, known := shell.ExitCode(); known {
+		fmt.Println("it ended with", code, err)
+	}
+}
+
+// A command under AWS-StartNonInteractiveCommand, which does not tell the exit status: a mark behind the output does.
+func ExampleExitMark() {
+	mark := ssmproto.NewExitMark(os.Stdout)
+	command := mark.Wrap("systemctl is-active sshd") // the parameter "command" of StartSession
+	_ = command
+	shell, err := ssmproto.DialShell(context.Background(), startSession(), nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer func() { _ = shell.Close() }()
+	_, err = io.Copy(mark, shell)
+	if err = errors.Join(err, mark.Flush()); err != nil {
+		log.Print(err)
+	}
+	if code, known := mark.Code(); known {
+		fmt.Println("it ended with", code)
+	}
+}
+
 func ExampleParse() {
 	message := ssmproto.Message{
 		Type: ssmproto.InputStreamData, SchemaVersion: 1, Created: time.UnixMilli(1700000000000), SequenceNumber: 7,

@@ -49,7 +49,7 @@ func (s *Shell) Resize(size Size) error {
 	return nil
 }
 
-// ControlCode is a signal as the terminal of a shell session takes it: one byte of input (SPEC.md §8).
+// ControlCode is a signal as the terminal of a shell session takes it: one byte of input (SPEC.md §8.1).
 type ControlCode byte
 
 // The signals that can be sent.

@@ -24,7 +24,7 @@ import (
 
 const (
 	defaultVersion = "3.3.987.0"
-	maxSessions    = 1000 // session workers of AWS's agent
+	maxSessions    = 1000 // session workers of AWS's agent, SPEC.md §13.4
 )
 
 // Config describes one agent. Endpoint, InstanceID and Region are required.

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	closeWait        = 2 * time.Second // for outstanding acknowledgements, SPEC.md §8
+	closeWait        = 2 * time.Second // for outstanding acknowledgements, SPEC.md §8.3
 	reconnectTries   = 6
 	reconnectFirst   = 100 * time.Millisecond // to 199 ms, doubling
 	reconnectLongest = 5 * time.Second
@@ -69,7 +69,7 @@ func (a *Agent) openChannel(ctx context.Context, id string, onClosed func()) (*c
 	return c, nil
 }
 
-// connect opens a socket, with the budget of the real agent: six tries within about six seconds.
+// connect opens a socket, with the budget of the real agent: six tries within about six seconds (SPEC.md §13.5).
 func (c *channel) connect(ctx context.Context) (*socket, error) {
 	delay := jitter(reconnectFirst)
 	for try := 1; ; try++ {

@@ -29,7 +29,7 @@ var (
 	errBadQuotes = errors.New("a quote in the command is not closed")
 )
 
-// command is a NonInteractiveCommands session: no shell, no pty and no stdin (SPEC.md §8).
+// command is a NonInteractiveCommands session: no shell, no pty and no stdin (SPEC.md §8.2).
 type command struct {
 	session        *session
 	args           []string
@@ -144,7 +144,7 @@ func (c *command) sendCombined() {
 	}
 }
 
-// pump sends one stream while the command runs, without the usual pause; a pause of publication is the end of it (SPEC.md §8).
+// pump sends one stream while the command runs, without the usual pause; a pause of publication is the end of it (SPEC.md §8.2).
 func (c *command) pump(from io.Reader, kind ssmproto.PayloadType, prefix string) error {
 	marker := &lineMarker{prefix: []byte(prefix), atStart: true}
 	size := c.session.agent.cfg.Quirks.readSize()
@@ -164,7 +164,7 @@ func (c *command) pump(from io.Reader, kind ssmproto.PayloadType, prefix string)
 	return nil
 }
 
-// input scans for the two keys that are signals here; everything else has nowhere to go (SPEC.md §8).
+// input scans for the two keys that are signals here; everything else has nowhere to go (SPEC.md §8.2).
 func (c *command) input(_ context.Context, m ssmproto.Message) error {
 	if m.PayloadType != ssmproto.PayloadOutput {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// Reconnecting the control channel.
+// Reconnecting the control channel (SPEC.md §13.5).
 const (
 	controlJitter  = 2500 * time.Millisecond // before the first try after a loss
 	controlFirst   = 5 * time.Second         // to 10 s, doubling
@@ -16,7 +16,7 @@ const (
 	eagerFirst     = 100 * time.Millisecond
 	eagerLongest   = time.Second
 
-	completeTries = 3
+	completeTries = 3 // SPEC.md §13.4
 	completeWait  = time.Second
 )
 
@@ -91,7 +91,7 @@ func (a *Agent) receiveControl(ctx context.Context, m ssmproto.Message) {
 	}
 }
 
-// taskComplete is how the agent tells the service that a session has ended.
+// taskComplete is how the agent tells the service that a session has ended (SPEC.md §13.4).
 type taskComplete struct {
 	SchemaVersion    int
 	TaskID           string `json:"TaskId"`

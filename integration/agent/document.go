@@ -19,7 +19,7 @@ const (
 	localPortForwarding = "LocalPortForwarding"
 )
 
-// shellTask is the payload of interactive_shell, whatever the session's type.
+// shellTask is the payload of interactive_shell, whatever the session's type (SPEC.md §13.3).
 type shellTask struct {
 	Content string // JSON of shellContent
 	TaskID  string `json:"TaskId"`
@@ -34,7 +34,7 @@ type shellContent struct {
 	SessionOwner    string
 }
 
-// document is a Session document. Time limits in its inputs are the service's affair.
+// document is a Session document (SPEC.md §13.3). Time limits in its inputs are the service's affair.
 type document struct {
 	SchemaVersion string          `json:"schemaVersion"`
 	SessionType   string          `json:"sessionType"`

@@ -66,7 +66,7 @@ type createRequest struct {
 	ClientID             *string `json:"ClientId,omitempty"` // data channels only, and empty there
 }
 
-// create is CreateControlChannel or CreateDataChannel: it asks for a token.
+// create is CreateControlChannel or CreateDataChannel: it asks for a token (SPEC.md §13.1).
 func (g *messageGateway) create(ctx context.Context, kind, id string) (token string, err error) {
 	ask := createRequest{MessageSchemaVersion: schemaVersion, RequestID: newID().String()}
 	if kind == dataChannel {
@@ -113,7 +113,7 @@ func tokenIn(kind string, resp *http.Response, text []byte) (string, error) {
 	return answer.TokenValue, nil
 }
 
-// open upgrades to a WebSocket and sends hello as the text frame that comes first.
+// open upgrades to a WebSocket and sends hello as the text frame that comes first (SPEC.md §13.2).
 func (g *messageGateway) open(ctx context.Context, kind, id, query string, hello any) (*socket, error) {
 	u := g.address(kind, id, query)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)

@@ -3,7 +3,7 @@ package agent
 import "time"
 
 // readPace is how long the real agent takes for one message of output: it asks for a pause of 1 ms, and with what the timer adds and the work it comes to 720
-// messages a second, on every machine where it was measured.
+// messages a second, on every machine where it was measured (SPEC.md §7.6).
 const readPace = time.Second / 720
 
 // lateness bounds what a pause that took too long takes off the next ones.

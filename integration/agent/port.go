@@ -19,7 +19,7 @@ var (
 	noKeepAliveAfter = parseVersion("1.2.331.0")
 )
 
-// deniedAddresses may not be forwarded to: instance metadata, DNS, time and credentials of AWS.
+// deniedAddresses may not be forwarded to: instance metadata, DNS, time and credentials of AWS (SPEC.md §7.5).
 var deniedAddresses = []netip.Addr{
 	netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("fd00:ec2::254"),
 	netip.MustParseAddr("169.254.169.253"), netip.MustParseAddr("fd00:ec2::253"),

@@ -55,7 +55,7 @@ type agentSessionState struct {
 	SessionID     string `json:"SessionId"`
 }
 
-// begin starts a session that the control channel asks for. A second one with the same id is ignored.
+// begin starts a session that the control channel asks for. A second one with the same id is ignored (SPEC.md §13.3).
 func (a *Agent) begin(ctx context.Context, payload []byte) {
 	start, parseErr := parseStart(payload)
 	if start.id == "" {

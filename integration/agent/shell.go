@@ -14,7 +14,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-// commandProperties are the properties of command sessions, one set for each system.
+// commandProperties are the properties of command sessions, one set for each system (SPEC.md §13.3).
 type commandProperties map[string]struct {
 	Commands              string `json:"commands"`
 	SeparateOutputStream  flag   `json:"separateOutputStream"`
@@ -38,7 +38,7 @@ func platform() string {
 	return runtime.GOOS
 }
 
-// shell is a program on a pty: a login shell, or the command of an InteractiveCommands session (SPEC.md §8).
+// shell is a program on a pty: a login shell, or the command of an InteractiveCommands session (SPEC.md §8.2).
 type shell struct {
 	session *session
 	args    []string
@@ -128,7 +128,7 @@ func (p *shell) input(_ context.Context, m ssmproto.Message) error {
 }
 
 // runeCutter reads without cutting a UTF-8 sequence in two: up to three bytes of an unfinished one are held back for the next read, and lost at the
-// end (SPEC.md §8).
+// end (SPEC.md §8.2).
 type runeCutter struct {
 	from io.Reader
 	held []byte

@@ -74,7 +74,7 @@ func (s *Server) serveControlChannel(w http.ResponseWriter, r *http.Request) {
 	s.log.Debug("control channel ended", "machine", a.machine, "error", err)
 }
 
-// taskComplete is what the agent says of a session that has ended.
+// taskComplete is what the agent says of a session that has ended (SPEC.md §13.4).
 type taskComplete struct {
 	TaskID          string `json:"TaskId"`
 	FinalTaskStatus string

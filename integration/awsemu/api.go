@@ -167,5 +167,5 @@ func (c *call) wait(d time.Duration) {
 	}
 }
 
-// agentNoise answers the calls that AWS's agent makes beside sessions; an empty answer suffices.
+// agentNoise answers the calls that AWS's agent makes beside sessions; an empty answer suffices (SPEC.md §13.6).
 func (s *Server) agentNoise(*call) (any, error) { return struct{}{}, nil }

@@ -13,7 +13,7 @@ import (
 )
 
 // Bounds of the queue in front of one receiver. While the receiver is connected a full queue holds its sender back,
-// as TCP would; while it is absent what does not fit is lost, and the sender's retransmission mends it.
+// as TCP would; while it is absent what does not fit is lost, and the sender's retransmission mends it (SPEC.md §13.7).
 const (
 	maxQueued      = 8192
 	maxQueuedBytes = 64 << 20
