@@ -108,6 +108,9 @@ func (o onePerson) config() (*loadedConfig, error) {
 
 // serve runs the gateway until ctx ends, then drains it.
 func serve(ctx context.Context, cfg *loadedConfig, options serveOptions) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // from here on: one that comes before we listen must not end the program
+	defer signal.Stop(hangups)
 	log := newLogger(cfg, options.log)
 	parts, err := assemble(ctx, cfg, log)
 	if err != nil {
@@ -135,7 +138,7 @@ func serve(ctx context.Context, cfg *loadedConfig, options serveOptions) error {
 		log.Info("listening", "address", listener.Addr().String())
 		group.Go(func() error { return server.Serve(serving, listener) })
 	}
-	stopReloads := reloadOnHangup(server, parts, log)
+	stopReloads := reloadOnHangup(hangups, server, parts, log)
 	defer stopReloads()
 	if options.ready != nil {
 		options.ready()
@@ -177,10 +180,8 @@ func drain(server *gateway.Server, cfg *loadedConfig, log *slog.Logger) {
 	}
 }
 
-// reloadOnHangup reads people and policies again at SIGHUP. The function it gives stops that and waits.
-func reloadOnHangup(server *gateway.Server, parts *assembly, log *slog.Logger) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+// reloadOnHangup reads people and policies again at each of hangups. The function it gives stops that and waits.
+func reloadOnHangup(hangups <-chan os.Signal, server *gateway.Server, parts *assembly, log *slog.Logger) (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -200,7 +201,6 @@ func reloadOnHangup(server *gateway.Server, parts *assembly, log *slog.Logger) (
 		}
 	}()
 	return func() {
-		signal.Stop(hangups)
 		close(quit)
 		<-ended
 	}
