@@ -44,7 +44,8 @@ type Limits struct {
 	WarmLinks int // 256
 	// ResolveTimeout bounds finding a machine by its name.
 	ResolveTimeout time.Duration // 15 s
-	// ConnectTimeout bounds opening the Session Manager session, and then again logging in to the machine.
+	// ConnectTimeout bounds opening the Session Manager session, and then again logging in to the machine. Waiting for a turn before both may take as long for each
+	// eight logins ahead.
 	ConnectTimeout time.Duration // 60 s
 	// BannerTimeout bounds the wait for the first byte of the machine's sshd, since the agent reports a port on which nobody listens late or not at all. It is
 	// short enough that clients which give up after 15 s (VS Code) still read why.
