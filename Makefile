@@ -59,9 +59,10 @@ bench-micro: ## go test -bench: BENCH, BENCHTIME, PKG
 demo: ## a gateway, an AWS and a target on this machine; prints what to type
 	$(GO) run ./cmd/ssm-ssh-gateway demo
 
-compat: ## every client through the gateway, OpenSSH's own tests, 10,000 commands; writes docs/compatibility.md. RUN= some of it, into the same table
+compat: ## every client through the gateway, OpenSSH's own tests, 10,000 commands; writes docs/compatibility.md. RUN= some of it, into the same table; COMPAT_WARM=1 with sessions kept warm
 	COMPAT=1 scripts/prepare-test
 	cd integration/compat && COMPAT=1 $(GO) test -count=1 -timeout 120m $(if $(RUN),-run '$(RUN)' -record)
+	$(if $(RUN),,cd integration/compat && COMPAT=1 COMPAT_WARM=1 $(GO) test -count=1 -timeout 60m -run TestScenarios -record)
 
 chaos: ## random schedules of trouble for SECONDS; a failure names its SEED
 	@$(GO) run ./integration/chaos $(if $(SEED),-seed $(SEED) $(if $(SECONDS),-seconds $(SECONDS)),-seconds $(or $(SECONDS),60))

@@ -20,7 +20,8 @@ Written by ` + "`make compat`" + ` from what happened; do not edit: a test compa
 Session Manager, where port 22 is the system's own sshd or, in the columns "embedded", the SSH server of package integration/instance.
 
 "Scenarios" compares standard output, standard error, exit status and the files left behind with a plain connection to the same sshd, on the ways jump (` + "`ssh -J`" + `), direct
-(` + "`user@i-…@gateway`" + `), connect (a ProxyCommand without a server) and passthrough (a jump whose bytes are not looked into). "OpenSSH's own tests" are the regression scripts of
+(` + "`user@i-…@gateway`" + `), connect (a ProxyCommand without a server) and passthrough (a jump whose bytes are not looked into); "warm" is each scenario twice in a row through a gateway that
+keeps sessions for the next connection, as it does by default. "OpenSSH's own tests" are the regression scripts of
 the version below, unchanged. What is not run has its reason beside it. Script is the beginning of the SHA-256 of the file in integration/compat/testdata, commit the gateway's.
 
 `
@@ -38,8 +39,23 @@ Chromium at the client, with the gateway in between.
 // sectionOrder is that of the document; sections that are not in it follow.
 var sectionOrder = []string{"Scenarios", "Clients", "Editors, screens, terminals", "Pressure", "OpenSSH's own tests"}
 
-// wayOrder is that of the columns.
+// wayOrder is all ways, in the order of their columns; those through a gateway that keeps sessions warm follow.
 var wayOrder = []route{jump, direct, connect, passthrough, jump.embedded(), direct.embedded()}
+
+// warmWays are those on which a session can be left for the next connection: connect has no gateway to keep it, and of passthrough nothing is kept.
+var warmWays = []route{jump, direct, jump.embedded(), direct.embedded()}
+
+// wayColumns are the heads of the columns.
+func wayColumns() []string {
+	var heads []string
+	for _, r := range wayOrder {
+		heads = append(heads, string(r))
+	}
+	for _, r := range warmWays {
+		heads = append(heads, string(r)+warmSuffix)
+	}
+	return heads
+}
 
 // document gives the text for all rows.
 func document(rows []*tableRow) []byte {
@@ -101,8 +117,8 @@ func writeSection(text *bytes.Buffer, rows []*tableRow) {
 	}
 	for _, c := range columns() {
 		if c.head == "result" {
-			for _, way := range wayOrder {
-				add(string(way), func(r *tableRow) string { return r.ways[string(way)] })
+			for _, way := range wayColumns() {
+				add(way, func(r *tableRow) string { return r.ways[way] })
 			}
 		}
 		add(c.head, func(r *tableRow) string { return *c.field(r) })

@@ -39,10 +39,22 @@ var update = flag.Bool("update", false, "write into the scenarios what they prin
 // put into $LOCAL. What is left in either directory counts too.
 func TestScenarios(t *testing.T) {
 	routes := []route{jump}
-	if everything {
+	switch {
+	case warm:
+		routes = warmWays
+		t.Cleanup(func() { sessionsServedAgain(t) })
+	case everything:
 		routes = wayOrder
 	}
 	runScenarios(t, "Scenarios", routes)
+}
+
+// sessionsServedAgain wants the audit log to say that the suite was what its name says.
+func sessionsServedAgain(t *testing.T) {
+	log, err := os.ReadFile(filepath.Join(theWorld(t).lab.Dir, "audit.jsonl"))
+	if n := strings.Count(string(log), `"event":"upstream.reused"`); err != nil || n == 0 {
+		t.Errorf("%d sessions served another connection (%v)", n, err)
+	}
 }
 
 // suites are the directories of scripts, by their section in the document, with the test that runs them.
@@ -101,10 +113,9 @@ func (s *scenario) waysOf(routes []route) []route {
 	if len(s.routes) > 0 {
 		routes = s.routes
 	}
-	if s.notEmbedded == "" {
-		return routes
-	}
-	return slices.DeleteFunc(slices.Clone(routes), func(r route) bool { return r.control() != plain })
+	return slices.DeleteFunc(slices.Clone(routes), func(r route) bool {
+		return s.notEmbedded != "" && r.control() != plain || warm && !slices.Contains(warmWays, r)
+	})
 }
 
 // clientVersion gives the first line that the scenario's version command prints.
@@ -130,6 +141,9 @@ func (s *scenario) differential(t *testing.T, w *world, row *tableRow, routes []
 				controls[r.control()] = want
 			}
 			got := s.play(t, w, r)
+			if warm && got == want { // now there is a session that has been used
+				got = s.play(t, w, r)
+			}
 			row.compared(r, got == want)
 			if got != want {
 				t.Errorf("through the gateway:\n%s\nplain ssh:\n%s", got, want)

@@ -66,9 +66,13 @@ func (r *tableRow) close(t *testing.T) {
 
 // compared notes what a route showed.
 func (r *tableRow) compared(way route, agrees bool) {
-	r.ways[string(way)] = differs
+	head := string(way)
+	if warm {
+		head += warmSuffix
+	}
+	r.ways[head] = differs
 	if agrees {
-		r.ways[string(way)] = same
+		r.ways[head] = same
 	}
 }
 
@@ -121,10 +125,19 @@ func (tb *table) finish(out io.Writer, all bool) error {
 	return os.WriteFile(documentPath, document(now), 0o644)
 }
 
-// merge puts today's rows in the place of their former ones.
+// merge puts today's rows in the place of their former ones. What the same script showed on ways that were not gone today stays, and the row is then as old as
+// that.
 func merge(before, now []*tableRow) []*tableRow {
 	kept := slices.DeleteFunc(before, func(old *tableRow) bool {
-		return slices.ContainsFunc(now, func(r *tableRow) bool { return r.section == old.section && r.name == old.name })
+		at := slices.IndexFunc(now, func(r *tableRow) bool { return r.section == old.section && r.name == old.name })
+		if at >= 0 && now[at].script == old.script && now[at].result == passed && old.result == passed {
+			for way, showed := range old.ways {
+				if now[at].ways[way] == "" {
+					now[at].ways[way], now[at].commit = showed, old.commit
+				}
+			}
+		}
+		return at >= 0
 	})
 	return append(kept, now...)
 }

@@ -46,6 +46,11 @@ const policyText = `@id("inspected") permit (principal, action, resource) unless
 // everything says that what takes long runs too: `make compat`.
 var everything = os.Getenv("COMPAT") == "1"
 
+// warm says that the gateway keeps sessions for the next connection, as it does by default: `make compat` runs the scenarios on such a one, too.
+var warm = os.Getenv("COMPAT_WARM") == "1"
+
+const warmSuffix = "-warm"
+
 // needsEverything leaves a part to `make compat` and says so.
 func needsEverything(t *testing.T, what string) {
 	t.Helper()
@@ -119,7 +124,11 @@ func (w *world) start() error {
 	var fast agent.Config
 	fast.Quirks.Fast = true // the suite asks what arrives, not how fast
 	var err error
-	if w.lab, err = lab.Start(context.Background(), lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	options := lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, Logger: slog.New(slog.DiscardHandler)}
+	if warm {
+		options.KeepWarm = time.Minute
+	}
+	if w.lab, err = lab.Start(context.Background(), options); err != nil {
 		return err
 	}
 	if err := w.startTargets(); err != nil {
