@@ -106,7 +106,10 @@ func execute(ctx context.Context, aws *laptop, o execOptions, target, command st
 		purpose, mark, err = o.purpose(on, command, user.out)
 		return purpose, err
 	})
-	if err != nil {
+	switch {
+	case err != nil && mark == nil:
+		return unlessSilent(err) // the document does not tell
+	case err != nil:
 		return err
 	}
 	defer end()

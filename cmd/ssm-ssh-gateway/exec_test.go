@@ -40,6 +40,20 @@ func TestExecOnTerminal(t *testing.T) {
 	nothingOpen(t, l)
 }
 
+// TestSilentEnd: a program of a document of one's own that says nothing and ends has ended well.
+func TestSilentEnd(t *testing.T) {
+	l := laptopLab(t)
+	for _, args := range [][]string{
+		{"shell", "--document", "AWS-StartInteractiveCommand", "--parameter", "command=true", lab.MainInstance},
+		{"exec", "--document", "AWS-StartInteractiveCommand", lab.MainInstance, "--", "true"},
+	} {
+		if got := runHere(t, nil, args...); got != (result{}) {
+			t.Errorf("%s: %s", strings.Join(args, " "), got)
+		}
+	}
+	nothingOpen(t, l)
+}
+
 func TestExecRefused(t *testing.T) {
 	laptopLab(t)
 	for _, c := range []struct {
@@ -53,6 +67,12 @@ func TestExecRefused(t *testing.T) {
 		{[]string{"exec", lab.StoppedInstance, "true"}, exitSSH, "is stopped"},
 		{[]string{"exec", lab.OfflineInstance, "true"}, exitSSH, "not connected"},
 		{[]string{"exec", "--document", "No-Such-Document", lab.MainInstance, "true"}, exitSSH, "document"},
+		{[]string{"shell", "--document", "AWS-StartSSHSession", lab.MainInstance}, exitSSH, "leads to a port and runs nothing; use connect or forward"},
+		{[]string{"shell", "--profile", "nobody", lab.MainInstance}, exitSSH, "no profile nobody"},
+		{[]string{"connect", "--key", "no-such-file", "ec2-user@" + lab.MainInstance}, exitSSH, "no-such-file"},
+		{[]string{"connect", "--no-push", lab.MainInstance + ":1"}, exitSSH, "nothing answers on port 1 of " + lab.MainInstance},
+		{[]string{"connect", "--max-payload", "-1", lab.MainInstance}, exitUsage, "negative"},
+		{[]string{"ls", "--region", "mars-1"}, exitFailure, `"mars-1" is not a region`},
 	} {
 		if got := runHere(t, nil, c.args...); got.code != c.code || !strings.Contains(got.stderr, c.want) {
 			t.Errorf("%s: %s, want %d and %q", strings.Join(c.args, " "), got, c.code, c.want)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +21,9 @@ import (
 const (
 	// pluginName is what the AWS command line starts; under that name this program takes the plugin's place.
 	pluginName = "session-manager-plugin"
+	// pluginVersion is what --version says to the AWS command line, which calls everything before it outdated: the first version of AWS's plugin that signs its WebSocket
+	// upgrade, as this one does.
+	pluginVersion = "1.2.764.0"
 	// responsePrefix begins the name of an environment variable that holds the response, where it is not the argument itself.
 	responsePrefix = "AWS_SSM_START_SESSION_RESPONSE"
 	// startOperation is the only operation there is.
@@ -53,7 +57,7 @@ func runPlugin(ctx context.Context, args []string, local stdio, stderr io.Writer
 		_, _ = fmt.Fprintln(local.out, "\nThis is ssm-ssh-gateway in place of the Session Manager plugin. Use the AWS CLI to start a session.")
 		return 0
 	case len(args) == 1 && args[0] == "--version":
-		_, _ = fmt.Fprintln(local.out, ssmproto.DefaultClientVersion)
+		_, _ = fmt.Fprintln(local.out, pluginVersion)
 		return 0
 	case len(args) < leastPluginArgs:
 		_, _ = fmt.Fprintf(stderr, "%s: unknown operation %s; it is started by the AWS CLI\n", pluginName, args[0])
@@ -98,10 +102,14 @@ func servePlugin(ctx context.Context, call pluginCall, local stdio, stderr io.Wr
 	}
 	defer end()
 	session, err := ssmproto.DialShell(ctx, grant, &ssmproto.Options{WaitForPeer: true})
-	if err != nil {
+	p := &pluginSession{Shell: session, local: local, stderr: stderr}
+	switch {
+	case endedSilently(err):
+		p.say("\nStarting session with SessionId: %[1]s\n\n\nExiting session with sessionId: %[1]s.\n\n", grant.SessionID)
+		return nil
+	case err != nil:
 		return fmt.Errorf("cannot start session: %w", err)
 	}
-	p := &pluginSession{Shell: session, local: local, stderr: stderr}
 	err = p.serve(ctx)
 	if closing := session.Close(); err == nil && !errors.Is(closing, ssmproto.ErrUndelivered) {
 		err = closing
@@ -120,6 +128,9 @@ func (call *pluginCall) started() (awscloud.Started, error) {
 		if err := json.Unmarshal([]byte(call.request), &request); err != nil {
 			return awscloud.Started{}, fmt.Errorf("the request of StartSession is no JSON: %w", err)
 		}
+	}
+	if response.SessionID == "" || response.StreamURL == "" {
+		return awscloud.Started{}, errors.New("the response of StartSession has no session; this program is started by the AWS CLI")
 	}
 	return awscloud.Started{
 		Target: request.Target, Region: call.region, SessionID: response.SessionID, StreamURL: response.StreamURL, Token: ssmproto.NewToken(response.TokenValue),
@@ -169,7 +180,11 @@ func (p *pluginSession) serve(ctx context.Context) error {
 		defer stop()
 		// A stream of bytes: what is for the user must not come between.
 		_, _ = fmt.Fprintf(p.stderr, "\nStarting session with SessionId: %s\n", p.SessionID())
-		return relay(ctx, p.Conn, p.local, readAhead(0, 0))
+		var session net.Conn = p.Conn
+		if properties.PortNumber == "22" {
+			session = awaitGreeting(session)
+		}
+		return relay(ctx, session, p.local, readAhead(0, 0))
 	}
 }
 

@@ -56,12 +56,12 @@ func TestPluginArguments(t *testing.T) {
 		want string
 	}{
 		{nil, 0, "in place of the Session Manager plugin"},
-		{[]string{"--version"}, 0, "1.2.694.0\n"},
+		{[]string{"--version"}, 0, "1.2.764.0\n"},
 		{[]string{"--help"}, exitUsage, "unknown operation --help"},
 		{[]string{"{}", lab.Region, "StopSession", "", "{}", ""}, exitFailure, `invalid operation "StopSession"`},
 		{[]string{"no JSON", lab.Region, "StartSession"}, exitFailure, "the response of StartSession is no JSON"},
 		{[]string{"{}", lab.Region, "StartSession", "", "no JSON"}, exitFailure, "the request of StartSession is no JSON"},
-		{[]string{"{}", lab.Region, "StartSession"}, exitFailure, "the grant has no session"},
+		{[]string{"{}", lab.Region, "StartSession"}, exitFailure, "the response of StartSession has no session"},
 	} {
 		var out, errs strings.Builder
 		code := runPlugin(t.Context(), c.args, stdio{strings.NewReader(""), &out}, &errs)

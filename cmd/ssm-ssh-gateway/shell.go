@@ -39,7 +39,7 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 			defer cancel()
 			session, end, err := openShell(ctx, aws, args[0], func(*authz.Instance) (awscloud.Purpose, error) { return purpose, nil })
 			if err != nil {
-				return err
+				return unlessSilent(err)
 			}
 			defer end()
 			return relayShell(ctx, session, streamsOf(cmd))
@@ -50,6 +50,16 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 	flags.StringArrayVar(&parameters, "parameter", nil, "NAME=VALUE for the document; may be repeated")
 	aws.flags(flags)
 	return cmd
+}
+
+var errSilentEnd = errors.New("the session ended before anything was said")
+
+// unlessSilent takes the end of a session that had nothing to say for the good end that it is.
+func unlessSilent(err error) error {
+	if errors.Is(err, errSilentEnd) {
+		return nil
+	}
+	return err
 }
 
 // openShell starts a session on target that runs what choose says for it. end gives back everything, the session included.
@@ -79,6 +89,9 @@ func openShell(
 		return nil, nil, err
 	}
 	session, err := ssmproto.DialShell(ctx, grant, &ssmproto.Options{WaitForPeer: true})
+	if endedSilently(err) {
+		return nil, nil, &exitError{Code: exitSSH, Err: errSilentEnd}
+	}
 	if err != nil {
 		return nil, nil, err
 	}

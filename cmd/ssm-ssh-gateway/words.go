@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
@@ -25,6 +26,7 @@ var sessionEnds = []struct {
 	words string
 }{
 	{ssmproto.ErrConnectToPort, "nothing answers on that port; " + ownSteps[authz.ReasonPortRefused]},
+	{errNoGreeting, "nothing answers on port 22; " + ownSteps[authz.ReasonPortRefused]},
 	{ssmproto.ErrHandshakeTimeout, "the SSM agent of the instance does not answer; check that the instance is up and not overloaded, then try again"},
 	{ssmproto.ErrPeerSilent, "the instance does not answer any more; check that it is up, then try again"},
 	{ssmproto.ErrConnectionLost, "the connection to AWS was lost and did not come back; check the network, then try again"},
@@ -41,12 +43,22 @@ func inWords(err error) error {
 	case errors.As(err, &ended) && ended.Output != "":
 		return fmt.Errorf("Session Manager has ended the session: %s", ended.Output) //nolint:staticcheck // a name
 	}
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return fmt.Errorf("AWS cannot be reached (%w); check network and proxy, then try again", network)
+	}
 	for _, end := range sessionEnds {
 		if errors.Is(err, end.cause) {
 			return errors.New(end.words)
 		}
 	}
 	return err
+}
+
+// endedSilently says that a session ended, and as it should, before it had said anything: its program had nothing to say. Then there is nothing to open.
+func endedSilently(err error) bool {
+	var ended *ssmproto.SessionEndedError
+	return errors.As(err, &ended) && ended.Output == ""
 }
 
 func refusalWords(refusal *authz.Refusal) string {

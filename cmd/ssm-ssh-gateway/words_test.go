@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -39,6 +40,7 @@ func TestSessionWords(t *testing.T) {
 		{ssmproto.ErrConnectionLost, "the connection to AWS was lost and did not come back; check"},
 		{&ssmproto.SessionEndedError{SessionID: "alice-1"}, "Session Manager has ended the session; start it again"},
 		{&ssmproto.SessionEndedError{SessionID: "alice-1", Output: "Forwarding is forbidden."}, "Session Manager has ended the session: Forwarding is forbidden."},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}, "AWS cannot be reached (dial tcp: connection refused); check network"},
 		{&authz.Refusal{Reason: authz.ReasonUnknownTarget, Subject: "web-9"}, "no machine web-9 is known; check the name, account and region; `ssm-ssh-gateway ls` lists"},
 		{&authz.Refusal{Reason: authz.ReasonCloud, Detail: "AWS cannot be reached"}, "(AWS cannot be reached); check network, proxy and region"},
 		{&authz.Refusal{Reason: authz.ReasonAccessDenied, Action: "ssm:StartSession"}, "as whoever these credentials belong to; ask for"},
