@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -49,6 +52,31 @@ func TestSilentEnd(t *testing.T) {
 	} {
 		if got := runHere(t, nil, args...); got != (result{}) {
 			t.Errorf("%s: %s", strings.Join(args, " "), got)
+		}
+	}
+	nothingOpen(t, l)
+}
+
+// TestCalledOff: who interrupts before there is a session is not told that something took too long.
+func TestCalledOff(t *testing.T) {
+	l := laptopLab(t)
+	if err := l.AWS.SetFaults(awsemu.Scope{}, awsemu.Faults{AnswerLatency: awsemu.Duration(time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"connect", "--no-push", lab.MainInstance}, {"forward", "-L", "0:localhost:22", lab.MainInstance}, {"shell", lab.MainInstance}, {"exec", lab.MainInstance, "--", "true"},
+	} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		started := len(l.AWS.Sessions())
+		go func() {
+			defer interrupt()
+			for len(l.AWS.Sessions()) == started && t.Context().Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		var out, stderr strings.Builder
+		if code := run(ctx, args, stdio{strings.NewReader(""), &out}, &stderr); code != exitInterrupted || out.Len()+stderr.Len() > 0 {
+			t.Errorf("%s: exit status %d, %q and %q", strings.Join(args, " "), code, out.String(), stderr.String())
 		}
 	}
 	nothingOpen(t, l)

@@ -61,6 +61,9 @@ func run(ctx context.Context, args []string, local stdio, stderr io.Writer) int 
 	}
 	var exit *exitError
 	if errors.As(err, &exit) {
+		if exit.Code == exitSSH && ctx.Err() != nil { // what was under way did not fail, it was called off
+			return exitInterrupted
+		}
 		if exit.Err != nil {
 			_, _ = fmt.Fprintln(stderr, "ssm-ssh-gateway: "+exit.Err.Error())
 		}
