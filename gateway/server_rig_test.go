@@ -478,10 +478,18 @@ func (m *machine) serve(raw net.Conn) {
 	if hold != nil {
 		<-hold
 	}
+	finished := sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.unfinished--
+	})
+	config.AuthLogCallback = func(_ ssh.ConnMetadata, _ string, err error) {
+		if err == nil { // before the client is told
+			finished()
+		}
+	}
 	conn, chans, reqs, err := ssh.NewServerConn(raw, config)
-	m.mu.Lock()
-	m.unfinished--
-	m.mu.Unlock()
+	finished()
 	if err != nil {
 		return
 	}
