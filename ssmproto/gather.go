@@ -106,7 +106,7 @@ const (
 	// dripFrames is how many messages a wait has to bring.
 	dripFrames = 4
 	// dripReads is how many reads of a drip there are for each that answers: those who send in bulk get a word from the peer now and then, for every 32 KiB with
-	// SFTP. A dialogue, of small files say, has several answers among as many acknowledgements and data.
+	// SFTP. A conversation, of small files say, has several answers among as many acknowledgements and data.
 	dripReads = 16
 	// A read of a drip comes not sooner after the one before than dripLeast on average, and not later than dripMost; it brings dripBytes at most on average.
 	dripLeast = 500 * time.Microsecond

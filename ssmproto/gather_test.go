@@ -57,19 +57,19 @@ func TestDripThatDoesNotPay(t *testing.T) {
 	equal(t, "gathering again", d.gathering, true)
 }
 
-// TestDialogueIsNoDrip has the pattern of small files that are uploaded: some acknowledgements, then the answer.
-func TestDialogueIsNoDrip(t *testing.T) {
+// TestConversationIsNoDrip has the pattern of small files that are uploaded: some acknowledgements, then the answer.
+func TestConversationIsNoDrip(t *testing.T) {
 	var d drip
 	now := epoch
 	for range 100 {
 		now = drips(&d, now, 5, time.Millisecond, 1, 302, false)
 		now = drips(&d, now, 1, time.Millisecond, 1, 200, true)
-		equal(t, "gathering in a dialogue", d.gathering, false)
+		equal(t, "gathering in a conversation", d.gathering, false)
 	}
 }
 
-// TestDialogueEndsTheGathering although each wait brings many messages.
-func TestDialogueEndsTheGathering(t *testing.T) {
+// TestConversationEndsTheGathering although each wait brings many messages.
+func TestConversationEndsTheGathering(t *testing.T) {
 	var d drip
 	now := drips(&d, epoch, dripRun, time.Millisecond, 1, 302, false)
 	now = drips(&d, now, 1, gatherTime, 9, 302, true)
@@ -77,7 +77,7 @@ func TestDialogueEndsTheGathering(t *testing.T) {
 	now = drips(&d, now, 1, gatherTime, 9, 302, true)
 	equal(t, "gathering bulk that is answered now and then", d.gathering, true)
 	now = drips(&d, now, 1, gatherTime, 9, 302, true)
-	equal(t, "gathering a dialogue", d.gathering, false)
+	equal(t, "gathering a conversation", d.gathering, false)
 	drips(&d, now, dripRun, time.Millisecond, 1, 302, false)
 	equal(t, "gathering again as soon as at first", d.gathering, false)
 }
