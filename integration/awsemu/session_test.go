@@ -105,6 +105,9 @@ func TestTokensWorkOnceAndForOneSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial(t, first.url, *out.TokenValue)
+	if err := first.client.ended(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) { // the token has been used
+		t.Errorf("the older connection ends with %v", err)
+	}
 	for name, url := range map[string]string{"used twice": first.url, "for another session": strings.Replace(first.url, first.id, "alice-0", 1)} {
 		token := *out.TokenValue
 		if name == "for another session" {
