@@ -71,7 +71,9 @@ type Conn struct {
 	muxed    bool // the bytes are smux frames
 	claimed  bool // by a Mux
 	flagged  int  // ConnectToPortError flags that no stream has claimed yet
-	stalled  bool
+	stalled  bool // the network is not read, because too much is unread
+	// awaitsRoom says that a Write waits for the window, and with it for what comes from the network.
+	awaitsRoom bool
 
 	readLimit, writeLimit deadline
 	counts                counts
@@ -163,8 +165,18 @@ func (c *Conn) readFrom(q *frameQueue, p []byte) (int, error) {
 	}
 }
 
+// ackReserve is how much more than Options.ReadBuffer may be unread while a Write waits for acknowledgements: they come behind the data, and who ought to read
+// that may be waiting for the Write itself, as SSH libraries answer one message before they look at the next. It is what the sockets of two hops hold.
+const ackReserve = 32 << 20
+
 // overfull says that so much is unread that no more is taken from the network.
-func (c *Conn) overfull() bool { return c.unread.size+c.stderr.size >= c.options.ReadBuffer }
+func (c *Conn) overfull() bool {
+	most := c.options.ReadBuffer
+	if c.awaitsRoom {
+		most += ackReserve
+	}
+	return c.unread.size+c.stderr.size >= most
+}
 
 // readError translates the end of the session for Read: a normal one is the end of the stream.
 func (c *Conn) readError() error {
@@ -252,7 +264,12 @@ func (c *Conn) awaitRoom(patient bool) error {
 		if err := c.mayWrite(); err != nil || !c.send.full() {
 			return err
 		}
+		c.awaitsRoom = true
+		if c.stalled {
+			c.progress.Broadcast()
+		}
 		c.progress.Wait()
+		c.awaitsRoom = false
 	}
 }
 

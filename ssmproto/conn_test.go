@@ -361,6 +361,25 @@ func TestUnreadDataStopsTheNetwork(t *testing.T) {
 	})
 }
 
+// TestUnreadDataDoesNotHoldUpAWrite: the acknowledgements come behind the data, and who is to read that may be waiting for the Write.
+func TestUnreadDataDoesNotHoldUpAWrite(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		c := f.dial(func(o *Options) { o.ReadBuffer = 32 << 10 })
+		down, up := noise(4, 400_000), noise(5, 4_000_000)
+		var sender sync.WaitGroup
+		sender.Go(func() { f.write(down) })
+		time.Sleep(time.Minute) // the network is not read any more
+		if err := c.SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(up); err != nil {
+			t.Errorf("a Write while nobody reads: %v", err)
+		}
+		mustRead(t, c, down)
+		sender.Wait()
+	})
+}
+
 func TestSecretsDoNotPrint(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
 		var log bytes.Buffer

@@ -28,7 +28,8 @@ type Options struct {
 	// Window bounds the memory of unacknowledged data, in bytes; Write waits when it is full. 0 is 512 KiB, or if that is more, 256 messages, but not more
 	// than 8 MiB; without a rate limit 16 messages. With a rate limit less is held on short paths: twice what is under way in a round trip.
 	Window int
-	// ReadBuffer bounds the memory of received data that nobody reads, in bytes; as much again may wait for a missing message. 0 is 512 KiB.
+	// ReadBuffer bounds the memory of received data that nobody reads, in bytes; as much again may wait for a missing message. While a
+	// Write waits for acknowledgements, which come behind the data, it may be 32 MiB more. 0 is 512 KiB.
 	ReadBuffer int
 	// PingInterval is the time between WebSocket pings. 0 is 25 s.
 	PingInterval time.Duration
