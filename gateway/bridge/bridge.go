@@ -107,8 +107,8 @@ func defaultTo[T int | time.Duration](v *T, standard T) {
 var (
 	ErrClientLeft  = errors.New("the client's connection ended")
 	errTargetLeft  = errors.New("the connection to the machine ended")
-	errClientMute  = errors.New("the client answers no keepalive")
-	errTargetMute  = errors.New("the machine answers no keepalive")
+	errClientMute  = error(&authz.Refusal{Reason: authz.ReasonTimeout, Action: "the client's answer to a keepalive"})
+	errTargetMute  = error(&authz.Refusal{Reason: authz.ReasonTimeout, Action: "the machine's answer to a keepalive"})
 	errTooManyReqs = errors.New("too many requests wait for an answer")
 	errPanic       = errors.New("internal fault")
 )
@@ -290,7 +290,7 @@ func (b *bridge) question(via *lane) <-chan struct{} {
 // endsInWords tells the ends of which the person on the session should hear: the machine is lost, or somebody decided.
 func endsInWords(cause error) bool {
 	var refusal *authz.Refusal
-	return errors.Is(cause, errTargetLeft) || errors.Is(cause, errTargetMute) || errors.As(cause, &refusal)
+	return errors.Is(cause, errTargetLeft) || errors.As(cause, &refusal) && !errors.Is(cause, errClientMute)
 }
 
 // stopOpening refuses new channels from now on.

@@ -264,8 +264,13 @@ func TestMuteLegEndsTheBridge(t *testing.T) {
 				go ssh.DiscardRequests(r.global) // the client answers
 				r.reached(t)
 			}
-			if err := r.wait(t); !errors.Is(err, want) {
+			err := r.wait(t)
+			if !errors.Is(err, want) {
 				t.Errorf("ended with %v, want %v", err, want)
+			}
+			var refusal *authz.Refusal
+			if !errors.As(err, &refusal) || refusal.Reason != authz.ReasonTimeout {
+				t.Errorf("%v is not known as something that took too long", err)
 			}
 		})
 	}
