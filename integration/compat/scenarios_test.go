@@ -24,8 +24,8 @@ import (
 // scenarioLimit is how long a scenario may take. On a busy machine new session keys every few hundred kilobytes take a while, and so does a browser.
 const scenarioLimit = 5 * time.Minute
 
-// progress is the one line that the gateway adds, on standard error, when a machine takes more than two seconds to reach.
-var progress = regexp.MustCompile(`(?m)^starting a session on \S+\r?\n`)
+// progress is what the gateway adds, on standard error, when a machine takes more than two seconds to reach.
+var progress = regexp.MustCompile(`(?m)^(starting a session on|waiting for \d+ other logins to) \S+\r?\n`)
 
 var update = flag.Bool("update", false, "write into the scenarios what they print without the gateway")
 
