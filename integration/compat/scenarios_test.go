@@ -25,7 +25,7 @@ import (
 const scenarioLimit = 5 * time.Minute
 
 // progress is what the gateway adds, on standard error, when a machine takes more than two seconds to reach.
-var progress = regexp.MustCompile(`(?m)^(starting a session on|waiting for \d+ other logins to) \S+\r?\n`)
+var progress = regexp.MustCompile(`(?m)^(starting a session on|waiting for \d+ other logins to|place \d+ in the queue for) [^\r\n]+\r?\n`)
 
 var update = flag.Bool("update", false, "write into the scenarios what they print without the gateway")
 
