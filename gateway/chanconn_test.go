@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -62,19 +61,6 @@ func sshServer(t *testing.T, conn net.Conn) bridge.Leg {
 	return bridge.Leg{Conn: server, Chans: chans, Reqs: reqs}
 }
 
-// countInput answers when the input has ended.
-func countInput(nc ssh.NewChannel) {
-	ch, reqs, err := nc.Accept()
-	if err != nil {
-		return
-	}
-	go ssh.DiscardRequests(reqs)
-	in, _ := io.ReadAll(ch)
-	fmt.Fprintf(ch, "%s got %d bytes", nc.ChannelType(), len(in))
-	_ = ch.CloseWrite()
-	_ = ch.Close()
-}
-
 func TestChanConnCarriesASecondSSH(t *testing.T) {
 	wrapped, bare := chanConnPair(t)
 	if wrapped.RemoteAddr() != net.Addr(chanConnRemote) || wrapped.LocalAddr() != net.Addr(chanConnLocal) {
@@ -91,7 +77,7 @@ func TestChanConnCarriesASecondSSH(t *testing.T) {
 	go ssh.DiscardRequests(server.Reqs)
 	go func() {
 		for nc := range server.Chans {
-			go countInput(nc)
+			go testkit.CountInput(nc)
 		}
 	}()
 	ch, chReqs, err := outer.OpenChannel("session", nil)

@@ -70,7 +70,7 @@ func TestTheMachinesRefusalIsRelayedAsItIs(t *testing.T) {
 }
 
 func TestChannelsAreLimited(t *testing.T) {
-	r := newRig(t, rigOptions{onOpen: echoAfterEOF, config: func(c *Config) { c.Limits.Channels = 3 }})
+	r := newRig(t, rigOptions{onOpen: testkit.CountInput, config: func(c *Config) { c.Limits.Channels = 3 }})
 	var open []ssh.Channel
 	for range 3 {
 		ch, reqs := r.channel(t, "direct-tcpip", directTo("x", 1))
@@ -124,7 +124,7 @@ func TestOverfilledQueueEndsTheConnection(t *testing.T) {
 
 func TestNoMoreSessionsIsKeptHere(t *testing.T) {
 	told := make(chan string, 8)
-	r := newRig(t, rigOptions{onOpen: echoAfterEOF, onGlobal: func(_ ssh.Conn, req *ssh.Request) {
+	r := newRig(t, rigOptions{onOpen: testkit.CountInput, onGlobal: func(_ ssh.Conn, req *ssh.Request) {
 		told <- req.Type
 		_ = req.Reply(false, nil)
 	}})
@@ -212,7 +212,7 @@ func (f *fakeOpen) Reject(reason ssh.RejectionReason, _ string) error {
 }
 
 func TestHostKeysOfTheMachineStayThere(t *testing.T) {
-	r := newRig(t, rigOptions{onOpen: echoAfterEOF})
+	r := newRig(t, rigOptions{onOpen: testkit.CountInput})
 	machine := r.reached(t)
 	for _, name := range []string{"hostkeys-00@openssh.com", "anything@example.org"} {
 		if ok, _, err := machine.SendRequest(name, name != "hostkeys-00@openssh.com", []byte("x")); ok || err != nil {

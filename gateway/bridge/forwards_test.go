@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -19,25 +18,12 @@ func directTo(host string, port uint32) []byte {
 	return ssh.Marshal(tcpOpen{Host: host, Port: port, OriginHost: "127.0.0.1", OriginPort: 5555})
 }
 
-// echoAfterEOF answers only when the input has ended: a peer that waits for end-of-input.
-func echoAfterEOF(nc ssh.NewChannel) {
-	ch, reqs, err := nc.Accept()
-	if err != nil {
-		return
-	}
-	go ssh.DiscardRequests(reqs)
-	in, _ := io.ReadAll(ch)
-	fmt.Fprintf(ch, "%s got %d bytes", nc.ChannelType(), len(in))
-	_ = ch.CloseWrite()
-	_ = ch.Close()
-}
-
 func TestHalfCloseTravelsUp(t *testing.T) {
 	for kind, payload := range map[string][]byte{
 		"direct-tcpip":                   directTo("db.internal", 5432),
 		"direct-streamlocal@openssh.com": ssh.Marshal(struct{ Path, A string }{"/run/x.sock", ""}),
 	} {
-		r := newRig(t, rigOptions{onOpen: echoAfterEOF})
+		r := newRig(t, rigOptions{onOpen: testkit.CountInput})
 		ch, reqs := r.channel(t, kind, payload)
 		go ssh.DiscardRequests(reqs)
 		testkit.Within(t, kind, func() {
@@ -104,7 +90,7 @@ func TestDirectForwardsAreJudged(t *testing.T) {
 			var reached atomic.Bool
 			r := newRig(t, rigOptions{onOpen: func(nc ssh.NewChannel) {
 				reached.Store(true)
-				echoAfterEOF(nc)
+				testkit.CountInput(nc)
 			}})
 			r.gate.forbid = map[authz.Action]bool{c.forbid: true}
 			ch, reqs, err := r.client.OpenChannel(c.kind, c.payload)
@@ -127,7 +113,7 @@ func TestDirectForwardsAreJudged(t *testing.T) {
 }
 
 func TestUnknownAndMisplacedChannelsAreRefused(t *testing.T) {
-	r := newRig(t, rigOptions{onOpen: echoAfterEOF})
+	r := newRig(t, rigOptions{onOpen: testkit.CountInput})
 	for kind, want := range map[string]ssh.RejectionReason{
 		"tun@openssh.com":        ssh.UnknownChannelType,
 		"surprise@example.org":   ssh.UnknownChannelType,
@@ -191,7 +177,7 @@ func TestAgentAndX11OpenAfterTheyWereAskedFor(t *testing.T) {
 			}
 			// An answered request behind it: the first one has been handled.
 			_, _ = ch.SendRequest("ping@example.org", true, nil)
-			go func() { echoAfterEOF(testkit.Receive(t, r.opens, "the open")) }()
+			go func() { testkit.CountInput(testkit.Receive(t, r.opens, "the open")) }()
 			back, backReqs, err := r.target.conn.OpenChannel(kind, ssh.Marshal(tcpListen{"127.0.0.1", 6010}))
 			if err != nil {
 				t.Fatal(err)
@@ -254,7 +240,7 @@ func TestBurstOfRemoteForwardsWithConnectionsAtOnce(t *testing.T) {
 	r := newRig(t, rigOptions{onGlobal: grant})
 	go func() {
 		for nc := range r.opens {
-			go echoAfterEOF(nc)
+			go testkit.CountInput(nc)
 		}
 	}()
 	testkit.Within(t, "the burst", func() {
@@ -290,7 +276,7 @@ func TestClientKnowsTheForwardBeforeItsFirstConnection(t *testing.T) {
 			if !answered.Load() {
 				t.Error("a forwarded connection overtook the answer")
 			}
-			echoAfterEOF(nc)
+			testkit.CountInput(nc)
 		}
 	}()
 	ok, _, err := r.client.SendRequest("streamlocal-forward@openssh.com", true, ssh.Marshal(struct{ Path string }{"/tmp/s"}))
@@ -307,7 +293,7 @@ func TestCancelledForwardAdmitsNothing(t *testing.T) {
 	machine := r.reached(t)
 	go func() {
 		for nc := range r.opens {
-			go echoAfterEOF(nc)
+			go testkit.CountInput(nc)
 		}
 	}()
 	listen := ssh.Marshal(tcpListen{"localhost", 8080})

@@ -40,7 +40,7 @@ func TestKeepalivesForHours(t *testing.T) {
 		go answerUntil(far.Reqs, hush)
 		go func() {
 			for nc := range far.Chans {
-				go echoAfterEOF(nc)
+				go testkit.CountInput(nc)
 			}
 		}()
 

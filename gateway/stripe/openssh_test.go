@@ -38,7 +38,7 @@ func serveAsProxy(dir string) error {
 			f.Close()
 		}
 	}
-	return Run(context.Background(), stdio{}, first, cfg)
+	return serve(context.Background(), stdio{}, first, cfg)
 }
 
 // runProgram runs one of OpenSSH's clients on a proxy for dir.

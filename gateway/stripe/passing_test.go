@@ -227,7 +227,7 @@ func TestContextEnds(t *testing.T) {
 	}
 	first := start(t, dir)
 	result := make(chan error, 1)
-	go func() { result <- Run(ctx, far, first, cfg) }()
+	go func() { result <- serve(ctx, far, first, cfg) }()
 	r := &rig{wire: greet(t, near), near: near, news: news, dir: dir}
 	h, sent := r.upload("f")
 	want := append(sent, noise(200<<10)...)
@@ -253,7 +253,7 @@ func TestWhatIsNotUnderstoodPasses(t *testing.T) {
 	client, clientFar := pipe(t)
 	serverNear, server := pipe(t)
 	result := make(chan error, 1)
-	go func() { result <- Run(context.Background(), clientFar, serverNear, Config{MaxLanes: 4}) }()
+	go func() { result <- serve(context.Background(), clientFar, serverNear, Config{MaxLanes: 4}) }()
 	up := [][]byte{
 		{0, 0, 0, 1, 77},
 		{0, 0, 0, 9, 78, 0, 0, 0, 1, 1, 2, 3, 4},

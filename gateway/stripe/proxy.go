@@ -119,15 +119,6 @@ func (p *Proxy) Run(ctx context.Context) error {
 // Wait returns when every goroutine of the proxy has ended. Call it after Run, with the client's stream closed.
 func (p *Proxy) Wait() { p.owned.Wait() }
 
-// Run is New, Run and Wait for a client whose stream ends by itself when its server has.
-func Run(ctx context.Context, client io.ReadWriteCloser, first io.ReadWriteCloser, cfg Config) error {
-	p := New(client, first, cfg)
-	err := p.Run(ctx)
-	_ = client.Close()
-	p.Wait()
-	return err
-}
-
 // advance does what can be done without waiting.
 func (p *Proxy) advance(ctx context.Context) {
 	if next := p.held; next != nil {

@@ -224,7 +224,16 @@ func small(lanes int) Config {
 	return Config{MaxLanes: lanes, Bulk: 2 << 10, LaneWindow: 16 << 10, ReadAhead: 64 << 10}
 }
 
-// behind starts a proxy over lanes to servers in dir, and returns the client's end and the result of Run.
+// serve is New, Run and Wait for a client whose stream ends by itself when its server has.
+func serve(ctx context.Context, client, first io.ReadWriteCloser, cfg Config) error {
+	p := New(client, first, cfg)
+	err := p.Run(ctx)
+	_ = client.Close()
+	p.Wait()
+	return err
+}
+
+// behind starts a proxy over lanes to servers in dir, and returns the client's end and the result of serve.
 func behind(t testing.TB, start server, dir string, cfg Config, lane func(io.ReadWriteCloser) io.ReadWriteCloser) (*duplex, <-chan error) {
 	t.Helper()
 	near, far := pipe(t)
@@ -236,7 +245,7 @@ func behind(t testing.TB, start server, dir string, cfg Config, lane func(io.Rea
 	}
 	first := start(t, dir)
 	result := make(chan error, 1)
-	go func() { result <- Run(context.Background(), far, first, cfg) }()
+	go func() { result <- serve(context.Background(), far, first, cfg) }()
 	return near, result
 }
 

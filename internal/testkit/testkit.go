@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -115,6 +116,19 @@ func Drain(opens <-chan ssh.NewChannel, reqs <-chan *ssh.Request) {
 	for nc := range opens {
 		_ = nc.Reject(ssh.Prohibited, "")
 	}
+}
+
+// CountInput accepts a channel and answers, as "session got 5 bytes", when its input has ended: a peer that waits for the half-close.
+func CountInput(nc ssh.NewChannel) {
+	ch, reqs, err := nc.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	in, _ := io.ReadAll(ch)
+	fmt.Fprintf(ch, "%s got %d bytes", nc.ChannelType(), len(in))
+	_ = ch.CloseWrite()
+	_ = ch.Close()
 }
 
 // Buffer is a buffer for several goroutines.
