@@ -51,7 +51,7 @@ bench: ## everything side by side in one run, into docs/performance.md; then the
 	$(GO) run ./integration/bench -out docs/performance.md
 	@$(MAKE) --no-print-directory bench-micro
 
-bench-quick: ## the same with smaller files, one line a row: name, condition, ratio, goal, ok or short
+bench-quick: ## what has a goal, with smaller files, in under three minutes; one line a row: name, condition, ratio, goal, ok or short
 	$(GO) run ./integration/bench -quick
 
 bench-micro: ## go test -bench: BENCH, BENCHTIME, PKG

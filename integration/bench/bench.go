@@ -13,6 +13,7 @@ import (
 type measure struct {
 	name       string
 	conditions []condition
+	aside      bool                                                         // has no goal: -quick leaves it out unless it is asked for by name
 	run        func(ctx context.Context, b *bench, w *world) ([]row, error) // w is nil in the condition local
 }
 
@@ -24,15 +25,15 @@ var (
 
 // measures in the order in which they run within a condition. A further measure, or a further number of lanes (laneVariants), is a line.
 var measures = []measure{
-	{"codec", nowhere, measureCodec},
-	{"websocket", nowhere, measureWebSocket},
-	{"login", both, measureLogin},
-	{"transfer", both, measureTransfer},
-	{"payload", []condition{awsLike}, measurePayload},
-	{"keystroke", both, measureKeystroke},
-	{"files", both, measureFiles},
-	{"idle", []condition{free}, measureIdle},
-	{"crowd", []condition{free}, measureCrowd},
+	{name: "codec", conditions: nowhere, run: measureCodec},
+	{name: "websocket", conditions: nowhere, run: measureWebSocket},
+	{name: "login", conditions: both, run: measureLogin},
+	{name: "transfer", conditions: both, run: measureTransfer},
+	{name: "payload", conditions: []condition{awsLike}, aside: true, run: measurePayload},
+	{name: "keystroke", conditions: both, run: measureKeystroke},
+	{name: "files", conditions: both, run: measureFiles},
+	{name: "idle", conditions: []condition{free}, run: measureIdle},
+	{name: "crowd", conditions: []condition{free}, run: measureCrowd},
 }
 
 // measureLimit bounds one measure. The longest by far is that of many small files: AWS's plugin needs five minutes for 2,000 of them.
@@ -98,6 +99,9 @@ func (b *bench) run(ctx context.Context) error {
 func (b *bench) wanted(c condition) []measure {
 	var wanted []measure
 	for _, m := range measures {
+		if m.aside && b.quick && b.only.String() == "" {
+			continue
+		}
 		for _, at := range m.conditions {
 			if at.name == c.name && b.only.MatchString(m.name+" "+c.name) {
 				wanted = append(wanted, m)

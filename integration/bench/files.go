@@ -11,170 +11,181 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const smallFile = 4 << 10
 
-// manyFiles is a way to copy a directory of small files.
-type manyFiles struct {
-	title string
-	at    string // the directory on the machine, to which the name of the route is added: both routes lead to one sshd
-	slow  bool   // waits for the machine several times per file, so that there may be fewer of them
-	copy  func(ctx context.Context, m *master, dir, there string) error
-	same  func(ctx context.Context, m *master, dir, there string) error // checks what has arrived
-}
-
-// waysForManyFiles in the order of the table. What goes down is what scp -r has put there.
-var waysForManyFiles = []manyFiles{
-	{"up, rsync", "by-rsync", false, rsyncUp, sameThere},
-	{"up, sftp put -r", "by-sftp", true, sftpUp, sameThere},
-	{"up, scp -r", "by-scp", true, scpUp, sameThere},
-	{"down, scp -r", "by-scp", true, scpDown, sameHere},
-}
-
-// measureFiles copies many small files: by rsync, which sends them in a stream, and by sftp and scp -r, which wait for the machine several times for each.
+// measureFiles copies many small files by programs that stream them and by programs that wait for the machine several times for each.
 func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
-	_, plugin, _, err := w.clientRoutes()
+	plain, err := w.plainRoute()
 	if err != nil {
 		return nil, err
 	}
-	inspectedRoute, err := w.gatewayRoute(ctx, inspected)
+	store, err := plain.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	routes := []*route{plugin, inspectedRoute}
-	if w.rate > 0 { // else it is not messages that a stream waits for
-		r, err := w.gatewayRoute(ctx, discovered)
-		if err != nil {
-			return nil, err
-		}
-		routes = append(routes, r)
-	}
-	var masters []*master
-	defer func() {
-		for _, m := range masters {
-			m.close()
-		}
-	}()
-	for _, r := range routes {
-		m, err := r.open(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.name, r.explain(err))
-		}
-		masters = append(masters, m)
-	}
+	defer store.close()
 	var rows []row
 	var errs []error
-	for _, way := range waysForManyFiles {
-		own := masters[1:]
-		if way.slow {
-			own = own[:1]
+	for _, c := range campaigns {
+		count := c.count(b.plan)[w.name]
+		ways := c.possible()
+		if count == 0 || len(ways) == 0 {
+			continue
 		}
-		more, err := w.compareFiles(ctx, way, own, masters[0])
+		dir := filepath.Join(b.dir, fmt.Sprintf("files-%d", count))
+		if err := smallFiles(dir, count); err != nil {
+			return rows, err
+		}
+		if err := rsyncUp(ctx, &fileCopy{master: store, dir: dir, there: filepath.Base(dir)}); err != nil { // what goes down
+			return rows, err
+		}
+		more, err := w.campaign(ctx, c, ways, dir, count)
 		rows, errs = append(rows, more...), append(errs, err)
 	}
 	return rows, errors.Join(errs...)
 }
 
-// compareFiles copies the same files by the incumbent and by each of our own routes.
-func (w *world) compareFiles(ctx context.Context, way manyFiles, own []*master, incumbent *master) ([]row, error) {
-	b := w.bench
-	count, enough := b.files[w.name], atLeast(3)
-	if way.slow {
-		count = b.copied[w.name]
-	}
-	if w.rate > 0 {
-		enough = atLeast(2)
-	}
-	dir := filepath.Join(b.dir, fmt.Sprintf("files-%d", count))
-	if err := smallFiles(dir, count); err != nil {
-		return nil, err
-	}
-	title := fmt.Sprintf("%d files of 4 KiB %s", count, way.title)
-	z, err := incumbent.copyFiles(ctx, way, dir, count)
-	if err != nil {
-		return nil, fmt.Errorf("%s by the plugin: %w", title, err)
-	}
-	var rows []row
-	for _, m := range own {
-		a, err := m.copyFiles(ctx, way, dir, count)
-		if err != nil {
-			return rows, fmt.Errorf("%s by the gateway: %w", title, m.route.explain(err))
-		}
-		titled := title
-		if m.route.name == discovered.name {
-			titled += fmt.Sprintf(", payload discovered up to %d", discovered.discover)
-		}
-		rows = append(rows, row{
-			Name: titled + ": gateway ÷ plugin", Value: z.seconds / a.seconds, Goal: enough, Detail: fmt.Sprintf("%.2f s, plugin %.2f s", a.seconds, z.seconds),
-		})
-		if a.cost > 0 && z.cost > 0 {
-			rows = append(rows, row{
-				Name: titled + ", CPU per file: gateway ÷ plugin", Value: a.cost / z.cost, Detail: fmt.Sprintf("%.2f ms, plugin %.2f ms", a.cost*1e3, z.cost*1e3),
-			})
-		}
-	}
-	return rows, nil
-}
+// fileCopy is one copy of many files by one way over one connection.
+type fileCopy struct {
+	way    manyFiles
+	master *master
+	dir    string // here
+	there  string // on the machine, from the home directory
+	point  string // where the way is entered, if it has to be made ready: a mount, an address
 
-// copied is what one copy of many files came to.
-type copied struct {
 	seconds float64
 	cost    float64 // processor seconds per file of the process that carries them; zero if unknown
 }
 
-// copyFiles times one copy through an open connection, and compares.
-func (m *master) copyFiles(ctx context.Context, way manyFiles, dir string, count int) (c copied, err error) {
-	there := way.at + "-" + strings.ReplaceAll(m.route.name, " ", "-")
-	before, costErr := m.carrierTime()
+// campaign makes the same copies over the incumbent and over gateways, each copy over a connection of its own, and each of ours through a gateway of its own, so that
+// its processor time can be told. They take turns, unless all they do is wait for round trips: those do not hold each other up.
+func (w *world) campaign(ctx context.Context, c campaign, ways []manyFiles, dir string, count int) ([]row, error) {
+	var routes []*route
+	var copies []*fileCopy
+	for _, way := range ways {
+		over, err := w.fileRoutes(ctx, way)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range over {
+			routes = append(routes, r)
+			copies = append(copies, &fileCopy{way: way, dir: dir, there: way.thereBy(r, dir)})
+		}
+	}
+	masters, err := openAll(ctx, routes)
+	defer closeAll(masters)
+	if err != nil {
+		return nil, err
+	}
+	var turns errgroup.Group
+	if !c.waits || w.rtt == 0 {
+		turns.SetLimit(1)
+	}
+	errs := make([]error, len(copies))
+	for i, copying := range copies {
+		copying.master = masters[i]
+		turns.Go(func() error {
+			if err := copying.run(ctx, count); err != nil {
+				errs[i] = fmt.Errorf("%s by %s: %w", copying.way.title, masters[i].route.name, masters[i].route.explain(err))
+			}
+			return nil
+		})
+	}
+	_ = turns.Wait() // the errors are in errs, so that none stops the others
+	return fileRows(w.condition, copies, errs, count), errors.Join(errs...)
+}
+
+// fileRoutes are the ways in for one campaign: the incumbent first.
+func (w *world) fileRoutes(ctx context.Context, way manyFiles) ([]*route, error) {
+	plugin, err := w.pluginRoute()
+	if err != nil {
+		return nil, err
+	}
+	variants := []variant{{name: "files-" + way.at}}
+	if way.streams && w.rate > 0 { // else it is not messages that a stream waits for
+		variants = append(variants, discovered)
+	}
+	routes := []*route{plugin}
+	for _, v := range variants {
+		r, err := w.gatewayRoute(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, r)
+	}
+	return routes, nil
+}
+
+// fileRows compares each copy with that of the incumbent, which comes before it.
+func fileRows(c condition, copies []*fileCopy, errs []error, count int) (rows []row) {
+	enough := atLeast(3)
+	if c.rate > 0 {
+		enough = atLeast(2)
+	}
+	var incumbent *fileCopy
+	for i, own := range copies {
+		if errs[i] != nil {
+			continue
+		}
+		if own.master.route.name == pluginName {
+			incumbent = own
+			continue
+		}
+		if incumbent == nil || incumbent.way.at != own.way.at {
+			continue // it has failed
+		}
+		name := fmt.Sprintf("%d files of 4 KiB %s", count, own.way.title)
+		if own.master.route.name == discovered.name {
+			name += fmt.Sprintf(", payload discovered up to %d", discovered.discover)
+		}
+		r := row{Name: name + ": gateway ÷ plugin", Value: incumbent.seconds / own.seconds, Detail: fmt.Sprintf("%.2f s, plugin %.2f s", own.seconds, incumbent.seconds)}
+		if own.way.needs == "" {
+			r.Goal = enough
+		}
+		rows = append(rows, r)
+		if own.cost > 0 && incumbent.cost > 0 {
+			rows = append(rows, row{
+				Name: name + ", CPU per file: gateway ÷ plugin", Value: own.cost / incumbent.cost,
+				Detail: fmt.Sprintf("%.2f ms, plugin %.2f ms", own.cost*1e3, incumbent.cost*1e3),
+			})
+		}
+	}
+	return rows
+}
+
+// run times one copy through what is already open, and compares what has arrived: a fast copy that spoils a byte is no result.
+func (c *fileCopy) run(ctx context.Context, count int) (err error) {
+	if c.way.ready != nil {
+		done, err := c.way.ready(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
+	}
+	before, costErr := c.master.carrierTime()
 	began := time.Now()
-	if err := way.copy(ctx, m, dir, there); err != nil {
-		return c, err
+	if err := c.way.copy(ctx, c); err != nil {
+		return err
 	}
 	c.seconds = time.Since(began).Seconds()
-	if after, err := m.carrierTime(); errors.Join(costErr, err) == nil {
+	if after, err := c.master.carrierTime(); errors.Join(costErr, err) == nil {
 		c.cost = (after - before).Seconds() / float64(count)
 	}
-	return c, way.same(ctx, m, dir, there)
+	w, contents := c.master.route.world, "cat file* | sha256sum"
+	sent := w.command(ctx, "sh", "-c", "cd "+quote(c.dir)+" && "+contents)
+	if c.way.down {
+		return sameOutput(sent, w.command(ctx, "sh", "-c", "cd "+quote(c.back())+" && "+contents))
+	}
+	return sameOutput(sent, c.master.ssh(ctx, "cd "+c.there+" && "+contents))
 }
 
-// rsyncUp needs no directory on the machine; it makes one.
-func rsyncUp(ctx context.Context, m *master, dir, there string) error {
-	shell := fmt.Sprintf("ssh -F %s -S %s", m.route.config, m.socket)
-	_, err := output(m.route.world.command(ctx, "rsync", "-r", "-e", shell, dir+"/", "machine:"+there+"/"))
-	return err
-}
-
-func sftpUp(ctx context.Context, m *master, dir, there string) error {
-	cmd := m.route.command(ctx, "sftp", "-q", "-b", "-", "-o", "ControlPath="+m.socket, "machine")
-	cmd.Stdin = strings.NewReader(fmt.Sprintf("put -r %s %s\n", dir, there))
-	_, err := output(cmd)
-	return err
-}
-
-func scpUp(ctx context.Context, m *master, dir, there string) error {
-	_, err := output(m.scp(ctx, "-r", dir, "machine:"+there))
-	return err
-}
-
-func scpDown(ctx context.Context, m *master, dir, there string) error {
-	_, err := output(m.scp(ctx, "-r", "machine:"+there, back(dir, there)))
-	return err
-}
-
-// back is where scpDown puts what it fetches.
-func back(dir, there string) string { return dir + ".back-" + there }
-
-const contents = "cat file* | sha256sum"
-
-// sameThere compares what is on the machine with what was sent: a fast copy that spoils a byte is no result.
-func sameThere(ctx context.Context, m *master, dir, there string) error {
-	return sameOutput(m.route.world.command(ctx, "sh", "-c", "cd "+quote(dir)+" && "+contents), m.ssh(ctx, "cd "+there+" && "+contents))
-}
-
-func sameHere(ctx context.Context, m *master, dir, there string) error {
-	w := m.route.world
-	return sameOutput(w.command(ctx, "sh", "-c", "cd "+quote(dir)+" && "+contents), w.command(ctx, "sh", "-c", "cd "+quote(back(dir, there))+" && "+contents))
+// back is where a way down puts what it fetches.
+func (c *fileCopy) back() string {
+	return fmt.Sprintf("%s.back-%s-%s", c.dir, c.way.at, strings.ReplaceAll(c.master.route.name, " ", "-"))
 }
 
 func sameOutput(a, b *exec.Cmd) error {

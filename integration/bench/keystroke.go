@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"time"
 )
 
 const (
-	keyPause  = 30 * time.Millisecond // between an echo and the next key: fast typing, and no load of its own
+	keyPause  = 20 * time.Millisecond // between two keys, unless an echo takes longer: fast typing, and no load of its own
 	fewestKey = 3                     // of a way on which one takes seconds
+	warmUp    = 20                    // keys before the first that counts: programs have just started, and queues have their first sizes
 )
 
 // measureKeystroke times the echo of one byte on a connection, alone and beside a bulk transfer on the same connection in either direction.
@@ -33,6 +35,9 @@ func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
 	}
 	// The others carry both on one session. On a small machine a transfer costs the keystroke something on any way.
 	for _, other := range []*route{plain, connect, plugin} {
+		if !slices.Contains(b.typists[w.name], other.name) {
+			continue
+		}
 		more, err := echoRows(ctx, b, other, other.name, goal{})
 		rows = append(rows, more...)
 		if err != nil {
@@ -53,6 +58,11 @@ func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) 
 		return nil, err
 	}
 	defer keys.close()
+	for range warmUp {
+		if _, err := keys.press(); err != nil {
+			return nil, err
+		}
+	}
 	alone, err := keys.typeFor(ctx, b.keys)
 	if err != nil {
 		return nil, err
@@ -143,8 +153,8 @@ func (k *keyboard) typeFor(ctx context.Context, d time.Duration) (samples, error
 	return echoes, nil
 }
 
-// bulkPause lets a transfer fill the queues before the first key.
-const bulkPause = 2 * time.Second
+// bulkPause lets a transfer fill the queues before the first key, and get a lane of its own where that takes some round trips and StartSession.
+func (c condition) bulkPause() time.Duration { return time.Second + c.start + 20*c.rtt }
 
 // beside does something while a transfer without end goes on.
 func (m *master) beside(ctx context.Context, direction string, do func() (samples, error)) (samples, error) {
@@ -165,7 +175,7 @@ func (m *master) beside(ctx context.Context, direction string, do func() (sample
 		return nil, err
 	}
 	select {
-	case <-time.After(bulkPause):
+	case <-time.After(m.route.world.bulkPause()):
 	case <-ctx.Done():
 	}
 	result, err := do()

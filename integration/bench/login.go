@@ -32,7 +32,7 @@ func measureLogin(ctx context.Context, b *bench, w *world) ([]row, error) {
 				return nil, err
 			}
 		}
-		for _, v := range []variant{inspected, passthrough} {
+		for _, v := range b.enters {
 			if _, err := w.freshGateway(ctx, v); err != nil { // cold: it remembers nothing
 				return nil, err
 			}
@@ -51,7 +51,7 @@ func measureLogin(ctx context.Context, b *bench, w *world) ([]row, error) {
 }
 
 func loginRows(c condition, times map[string]*samples) []row {
-	floor, incumbent := times["plain ssh"].median(), times[pluginName].median()
+	floor, incumbent := times[plainName].median(), times[pluginName].median()
 	cold, warm := atMost(0.25), atMost(2)
 	if c.rtt > 0 {
 		cold = atMost(0.5)
@@ -60,7 +60,10 @@ func loginRows(c condition, times map[string]*samples) []row {
 	for _, way := range []struct {
 		name, title string
 		goal        goal
-	}{{"inspected cold", "gateway", cold}, {"passthrough cold", "passthrough", goal{}}, {"connect", "connect", goal{}}} {
+	}{{"inspected cold", "gateway", cold}, {"passthrough cold", "passthrough", goal{}}, {connectName, connectName, goal{}}} {
+		if times[way.name] == nil {
+			continue // not asked for
+		}
 		own := times[way.name].median()
 		rows = append(rows, row{
 			Name: "ssh true, cold: (" + way.title + " − plain) ÷ (plugin − plain)", Value: (own - floor) / (incumbent - floor), Goal: way.goal,
@@ -71,6 +74,9 @@ func loginRows(c condition, times map[string]*samples) []row {
 		name, title string
 		goal        goal
 	}{{"inspected second", "gateway", warm}, {"passthrough second", "passthrough", goal{}}} {
+		if times[way.name] == nil {
+			continue // not asked for
+		}
 		own := times[way.name].median()
 		rows = append(rows, row{
 			Name: "ssh true, second within a minute: " + way.title + " ÷ plain", Value: own / floor, Goal: way.goal,

@@ -52,11 +52,11 @@ func run(ctx context.Context, args []string) error {
 // parse reads the command line.
 func parse(args []string) (p plan, out string, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	quick := flags.Bool("quick", false, "smaller files and fewer rounds")
+	quick := flags.Bool("quick", false, "what has a goal, with smaller files and fewer rounds")
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"name condition\"")
 	sessions := flags.Int("sessions", 0, "logins at once (default 200; 40 with -quick)")
 	gateway := flags.String("gateway", "", "measure this ssm-ssh-gateway instead of one built from the tree")
-	ways := flags.String("ways", "", "transfers by these ways only, beside plain ssh and the plugin: a regular expression of connect, inspected16k, passthrough, lanes1 …")
+	ways := flags.String("ways", "", "transfers by these ways only, beside plain ssh and the plugin: a regular expression of connect, inspected16k, passthrough, lanes1 … (default all; with -quick those with goals)")
 	profiles := flags.String("profile", "", "write profiles of the transfers into this directory; the program is then built with -tags profile")
 	list := flags.Bool("list", false, "say what there is to measure, and measure nothing")
 	flags.StringVar(&out, "out", "", "write the page, and the plot beside it, to this file")
@@ -74,8 +74,10 @@ func parse(args []string) (p plan, out string, err error) {
 	if p.only, err = regexp.Compile(*only); err != nil {
 		return plan{}, "", fmt.Errorf("-only: %w", err)
 	}
-	if p.ways, err = regexp.Compile(*ways); err != nil {
-		return plan{}, "", fmt.Errorf("-ways: %w", err)
+	if *ways != "" {
+		if p.ways, err = regexp.Compile(*ways); err != nil {
+			return plan{}, "", fmt.Errorf("-ways: %w", err)
+		}
 	}
 	if *profiles != "" {
 		if p.profiles, err = filepath.Abs(*profiles); err != nil {

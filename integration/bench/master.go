@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,15 +22,36 @@ type master struct {
 	stop   context.CancelFunc
 }
 
-var masters int // numbers the sockets
+var masters atomic.Int64 // numbers the sockets
 
-func (r *route) open(ctx context.Context) (*master, error) {
+// The plugin may try again: now and then its first bytes come before the agent has dialed sshd, are acknowledged and dropped, and each end waits for the
+// other until sshd's LoginGraceTime.
+const (
+	pluginTries = 3
+	pluginLimit = 10 * time.Second
+)
+
+// open logs in, and leaves the connection open.
+func (r *route) open(ctx context.Context) (m *master, err error) {
+	if r.name != pluginName {
+		return r.login(ctx, startLimit)
+	}
+	for range pluginTries {
+		if m, err = r.login(ctx, pluginLimit); err == nil {
+			break
+		}
+	}
+	return m, err
+}
+
+func (r *route) login(ctx context.Context, limit time.Duration) (*master, error) {
 	if err := r.world.pusher.letIn(ctx); err != nil {
 		return nil, err
 	}
+	patience, done := context.WithTimeout(ctx, limit)
+	defer done()
 	ctx, stop := context.WithCancel(ctx)
-	masters++
-	m := &master{route: r, socket: filepath.Join(r.world.bench.dir, fmt.Sprintf("m%d", masters)), stop: stop}
+	m := &master{route: r, socket: filepath.Join(r.world.bench.dir, fmt.Sprintf("m%d", masters.Add(1))), stop: stop}
 	m.cmd = r.command(ctx, "ssh", "-M", "-S", m.socket, "-N", "machine")
 	m.cmd.WaitDelay = time.Second
 	var said limitedBuffer
@@ -36,11 +61,32 @@ func (r *route) open(ctx context.Context) (*master, error) {
 		return nil, err
 	}
 	// The socket appears after the login.
-	if err := await(ctx, "a login by "+r.name, m.listening); err != nil {
+	if err := await(patience, "a login by "+r.name, m.listening); err != nil {
 		m.close()
 		return nil, fmt.Errorf("%w: %s", err, said.String())
 	}
 	return m, nil
+}
+
+// openAll logs in by several routes at once, which is not timed. Each that is open is returned, in the order of the routes, also beside an error.
+func openAll(ctx context.Context, routes []*route) (open []*master, err error) {
+	all, errs := make([]*master, len(routes)), make([]error, len(routes))
+	var logins sync.WaitGroup
+	for i, r := range routes {
+		logins.Go(func() {
+			if all[i], errs[i] = r.open(ctx); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", r.name, r.explain(errs[i]))
+			}
+		})
+	}
+	logins.Wait()
+	return slices.DeleteFunc(all, func(m *master) bool { return m == nil }), errors.Join(errs...)
+}
+
+func closeAll(masters []*master) {
+	for _, m := range masters {
+		m.close()
+	}
 }
 
 func (m *master) listening() bool {

@@ -20,6 +20,7 @@ type route struct {
 	carrier func(ssh int) (pid int, err error)
 	// slowDown and slowUp say that one lane moves about 1 MB/s whatever the machine: the files are smaller then.
 	slowDown, slowUp bool
+	upOnly           bool   // the size of what is sent makes no difference down
 	lanes            int    // 1 when zero
 	log              string // of the gateway, where there is one
 }
@@ -36,12 +37,16 @@ func (r *route) explain(err error) error {
 // plainRoute is ssh straight to sshd, over the same round trip: the floor.
 func (w *world) plainRoute() (*route, error) {
 	at := w.direct.Addr()
-	r := &route{name: "plain ssh", world: w}
+	r := &route{name: plainName, world: w}
 	return r, r.write(w.instanceKeys(), fmt.Sprintf("    HostName %s\n    Port %d\n", at.IP, at.Port))
 }
 
-// pluginName is the route of the incumbent.
-const pluginName = "CLI + plugin"
+// The routes that need no gateway: the floor, the incumbent, and our own ProxyCommand.
+const (
+	plainName   = "plain ssh"
+	pluginName  = "CLI + plugin"
+	connectName = "connect"
+)
 
 // pluginRoute is what AWS documents: its command line as ProxyCommand, which starts the plugin. This is the incumbent.
 func (w *world) pluginRoute() (*route, error) {
@@ -61,7 +66,7 @@ func (w *world) pluginRoute() (*route, error) {
 
 // connectRoute is our own ProxyCommand.
 func (w *world) connectRoute() (*route, error) {
-	r := &route{name: "connect", world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "ssm-ssh-gateway") }}
+	r := &route{name: connectName, world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "ssm-ssh-gateway") }}
 	command := []string{"env"}
 	for _, variable := range w.lab.ConnectEnviron(person) {
 		command = append(command, quote(variable))
@@ -77,7 +82,7 @@ func (w *world) gatewayRoute(ctx context.Context, v variant) (*route, error) {
 		return nil, err
 	}
 	r := &route{name: v.name, world: w, log: g.logPath}
-	r.lanes, r.slowDown, r.slowUp = v.lanes, w.rate > 0, w.rate > 0 && v.maxPayload == 0
+	r.lanes, r.slowDown, r.slowUp, r.upOnly = v.lanes, w.rate > 0, w.rate > 0 && v.maxPayload == 0, v.maxPayload > 0
 	r.carrier = func(int) (int, error) { return g.cmd.Process.Pid, nil }
 	host, port, _ := strings.Cut(g.addr, ":")
 	known, outer := w.gatewayCA(), person

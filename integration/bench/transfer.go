@@ -29,12 +29,12 @@ type flows struct {
 
 // measureTransfer times scp both ways through connections that are already open, and asks what that cost the process in the middle.
 func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
-	masters, err := w.openAll(ctx)
-	defer func() {
-		for _, m := range masters {
-			m.close()
-		}
-	}()
+	routes, err := w.transferRoutes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	masters, err := openAll(ctx, routes)
+	defer closeAll(masters)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,8 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	return transferRows(w.condition, results), errors.Join(errs...)
 }
 
-// openAll logs in by every way once, by plain ssh first.
-func (w *world) openAll(ctx context.Context) ([]*master, error) {
+// transferRoutes are all ways that take part, plain ssh first.
+func (w *world) transferRoutes(ctx context.Context) ([]*route, error) {
 	plain, plugin, connect, err := w.clientRoutes()
 	if err != nil {
 		return nil, err
@@ -88,15 +88,7 @@ func (w *world) openAll(ctx context.Context) ([]*master, error) {
 		}
 		routes = append(routes, r)
 	}
-	var masters []*master
-	for _, r := range routes {
-		m, err := r.open(ctx)
-		if err != nil {
-			return masters, fmt.Errorf("%s: %w", r.name, r.explain(err))
-		}
-		masters = append(masters, m)
-	}
-	return masters, nil
+	return routes, nil
 }
 
 // reference is a random file, so that nothing on the way can make it smaller, of a size that keeps the way busy for a while. It is on both sides under the same name.
@@ -134,7 +126,7 @@ func (m *master) stock(ctx context.Context, all []*master) error {
 	return nil
 }
 
-// transfer copies a reference file each way, and compares what has arrived: a fast transfer that spoils a byte is no result.
+// transfer copies a reference file each way that is of interest, and compares what has arrived: a fast transfer that spoils a byte is no result.
 func (m *master) transfer(ctx context.Context, f *flows) error {
 	name, size := m.route.reference(m.route.slowUp)
 	if err := m.carried("up", size, &f.up, m.scp(ctx, filepath.Join(m.route.world.bench.dir, name), "machine:up")); err != nil {
@@ -142,6 +134,9 @@ func (m *master) transfer(ctx context.Context, f *flows) error {
 	}
 	if _, err := output(m.ssh(ctx, "cmp up "+name)); err != nil {
 		return fmt.Errorf("up: %w: %w", errDiffers, err)
+	}
+	if m.route.upOnly {
+		return nil
 	}
 	name, size = m.route.reference(m.route.slowDown)
 	sent := filepath.Join(m.route.world.bench.dir, name)
@@ -194,9 +189,9 @@ func transferRows(c condition, results map[string]*flows) []row {
 		}
 		ways = append(ways, w)
 	}
-	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: "connect", title: "connect", cost: cheap})
+	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: connectName, title: connectName, cost: cheap})
 
-	plugin, plain := results[pluginName].good(), results["plain ssh"].good()
+	plugin, plain := results[pluginName].good(), results[plainName].good()
 	var rows []row
 	for _, w := range ways {
 		if results[w.route] == nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -77,9 +78,11 @@ func (w *world) close() error {
 // keyPusher lets the person's key in, for the ways that do not push one themselves: plain ssh, and AWS's command line, whose users push it by another
 // command. That command's time is not counted against it.
 type keyPusher struct {
-	cloud  *awscloud.Cloud
-	on     *authz.Instance
-	key    ssh.PublicKey
+	cloud *awscloud.Cloud
+	on    *authz.Instance
+	key   ssh.PublicKey
+
+	mu     sync.Mutex
 	pushed time.Time
 }
 
@@ -113,6 +116,8 @@ func newKeyPusher(ctx context.Context, l *lab.Lab) (*keyPusher, error) {
 
 // letIn makes sure that a login that begins within the next seconds finds its key. It is called outside of what is timed.
 func (p *keyPusher) letIn(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if time.Since(p.pushed) < pushAgain {
 		return nil
 	}
