@@ -35,10 +35,11 @@ func TestChaos(t *testing.T) {
 	for more := true; more; more = played < schedules && *chaosSeconds == 0 || time.Now().Before(until) {
 		plan := newChaosPlan(seed + uint64(played))
 		played++
+		bubble := synctest.Test
 		if plan.kind == muxedPort {
-			emptyPools()
+			bubble = inMuxBubble
 		}
-		if !t.Run(fmt.Sprint(plan.seed), func(t *testing.T) { synctest.Test(t, plan.play) }) {
+		if !t.Run(fmt.Sprint(plan.seed), func(t *testing.T) { bubble(t, plan.play) }) {
 			failed++
 			t.Logf("failed: SEED=%d: %v", plan.seed, &plan)
 		}
@@ -46,8 +47,16 @@ func TestChaos(t *testing.T) {
 	t.Logf("from SEED=%d: %d schedules, %d failed", seed, played, failed)
 }
 
-// emptyPools makes smux forget the channels that it keeps for its next session: a channel may not leave the bubble it was made in. A pool keeps what
-// it has for one collection more.
+// inMuxBubble is synctest.Test for what uses smux, which keeps channels for its next session in a sync.Pool. A channel may not leave the bubble it was made in:
+// the next session, of whatever test, would end the process. And one from without would stop the bubble's clock.
+func inMuxBubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	emptyPools()
+	defer emptyPools()
+	synctest.Test(t, f)
+}
+
+// emptyPools collects twice, because a sync.Pool keeps what it has for one collection more.
 func emptyPools() {
 	runtime.GC()
 	runtime.GC()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/xtaci/smux"
@@ -54,13 +53,6 @@ func TestQuirks(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(quirk.name, " ", "-"), quirk.test)
 	}
-}
-
-// inMuxBubble runs a test of streams in virtual time. smux takes the channels of its sessions from a pool: none may get into the bubble, and none out of it.
-func inMuxBubble(t *testing.T, test func(t *testing.T)) {
-	emptyPools()
-	defer emptyPools()
-	synctest.Test(t, test)
 }
 
 // TestCustomerMessageStaysOutOfTheStream: what HandshakeComplete wants to tell the user goes to the log.
