@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestMain lets the scripts run this very program under its name, and looks for goroutines that outlive the tests.
@@ -25,8 +25,7 @@ type leakChecked struct{ m *testing.M }
 
 // Run implements testscript.TestingM.
 func (l leakChecked) Run() int {
-	// Whoever is started with SIGHUP ignored (nohup) has it so, and the programs that it starts: they are to be hung up.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	testkit.StopIgnoringSignals()
 	code := l.m.Run()
 	if err := closeLab(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -26,6 +26,8 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 const (
@@ -62,6 +64,7 @@ func needsEverything(t *testing.T, what string) {
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	testkit.StopIgnoringSignals()
 	dir, err := os.MkdirTemp("", "compat")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -14,17 +14,17 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // patience is how long anything may take before a test gives up on it. Nothing here measures time.
@@ -41,8 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
-	// Whoever is started with SIGHUP ignored (nohup) passes that on to the programs that it starts, and these are to be hung up.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	testkit.StopIgnoringSignals()
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -267,7 +266,12 @@ func background(t *testing.T, cmd *exec.Cmd) {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
+		late := time.AfterFunc(patience, func() {
+			t.Errorf("%s does not end", cmd.Path)
+			_ = cmd.Process.Kill()
+		})
 		_ = cmd.Wait()
+		late.Stop()
 		if t.Failed() {
 			t.Logf("%s said: %s", strings.Join(cmd.Args, " "), &stderr)
 		}
