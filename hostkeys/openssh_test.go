@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // The real OpenSSH client is the judge of what we issue.
@@ -90,7 +92,7 @@ func serveTrue(t *testing.T, keys ...ssh.Signer) string {
 
 func runTrue(conn net.Conn, config *ssh.ServerConfig) {
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	server, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return // the client did not believe us
@@ -208,7 +210,7 @@ func socketPair(t *testing.T) (net.Conn, *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = theirs.Close() })
-	if err := ours.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := ours.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return ours, theirs

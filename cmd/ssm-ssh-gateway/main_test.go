@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // patience is how long anything may take before a test gives up on it. Nothing here measures time.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // theLab is the one world of these tests; it starts with the first that needs it.
 var theLab struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -50,7 +51,7 @@ func attach(t *testing.T, server *awsemu.Server, id, region string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = running.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	if err := server.WaitAgent(ctx, id); err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func attach(t *testing.T, server *awsemu.Server, id, region string) {
 
 func roundTrip(t *testing.T, conn net.Conn, text string) {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, text); err != nil {
@@ -80,7 +81,7 @@ func TestSessionOverTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	conn, err := ssmproto.Dial(ctx, grant, nil)
 	if err != nil {

@@ -19,15 +19,19 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testkit.StopIgnoringSignals()
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	machine   = "i-0123456789abcdef0"
 	sessionID = "user-0123456789abcdef0"
-	patience  = 20 * time.Second // for what must happen; the tests wait for events, never for time to pass
+	patience  = testkit.Patience // for what must happen; the tests wait for events, never for time to pass
 )
 
 // service is a message gateway with the script in the test's hands: it hands out tokens, and gives every WebSocket to the test.

@@ -24,6 +24,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -70,7 +71,7 @@ func TestKeysAnswerHTTP10(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET /_emulator/keys?instance=%s&user=ubuntu HTTP/1.0\r\n\r\n", webID)

@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -28,7 +29,7 @@ type peer struct {
 
 func dial(t testing.TB, url, token string) *peer {
 	t.Helper()
-	dialer := websocket.Dialer{HandshakeTimeout: 10 * time.Second}
+	dialer := websocket.Dialer{HandshakeTimeout: testkit.Patience}
 	ws, response, err := dialer.DialContext(deadline(t), url, nil)
 	if err != nil {
 		t.Fatalf("dialing %s: %v", url, err)
@@ -61,7 +62,7 @@ func (p *peer) send(kind ssmproto.MessageType, sequence int64, payload string) [
 
 // raw gives the next frame, or the error that ended the WebSocket.
 func (p *peer) raw() ([]byte, error) {
-	if err := p.ws.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := p.ws.SetReadDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		return nil, err
 	}
 	_, frame, err := p.ws.ReadMessage()

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 type config = awsemu.Config
@@ -111,7 +112,7 @@ func start(t testing.TB, options ...func(*config)) *awsemu.Server {
 // deadline is a context long enough for anything on loopback.
 func deadline(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }

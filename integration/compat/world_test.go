@@ -281,7 +281,7 @@ func (w *world) races() string {
 }
 
 // patience is how long anything may take before it counts as stuck. Nothing here measures time.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 func patientDial(network, address string) (conn net.Conn, err error) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {

@@ -28,7 +28,7 @@ import (
 )
 
 // patience is how long anything may take before a test gives up on it. Nothing here measures time.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // binary is the gateway as users run it, built once with the race detector.
 var binary string

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -75,7 +76,7 @@ func (c *client) dial() *library {
 	c.t.Helper()
 	conn, err := ssh.Dial("tcp", c.inst.Addr, &ssh.ClientConfig{
 		User: "ec2-user", Auth: []ssh.AuthMethod{ssh.PublicKeys(c.signer)}, HostKeyCallback: ssh.FixedHostKey(c.inst.HostKeys[0]),
-		HostKeyAlgorithms: []string{c.inst.HostKeys[0].Type()}, Timeout: 20 * time.Second,
+		HostKeyAlgorithms: []string{c.inst.HostKeys[0].Type()}, Timeout: testkit.Patience,
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestStrangersStayOutside(t *testing.T) {
@@ -60,7 +61,7 @@ func TestNoLoginWithoutKey(t *testing.T) {
 		for name, methods := range map[string][]ssh.AuthMethod{"none": nil, "password": {ssh.Password("")}} {
 			conn, err := ssh.Dial("tcp", p.inst.Addr, &ssh.ClientConfig{
 				User: "ec2-user", Auth: methods, HostKeyCallback: ssh.FixedHostKey(p.inst.HostKeys[0]),
-				HostKeyAlgorithms: []string{p.inst.HostKeys[0].Type()}, Timeout: 10 * time.Second,
+				HostKeyAlgorithms: []string{p.inst.HostKeys[0].Type()}, Timeout: testkit.Patience,
 			})
 			if err == nil {
 				_ = conn.Close()

@@ -41,7 +41,7 @@ const (
 	prompt    = "referee> " // of the machine's shell
 	accessKey = "AKIAEMULATORREFEREE0"
 	secretKey = "not-a-secret-referee"
-	patience  = 90 * time.Second // for a whole test; nothing here takes a tenth of it on an idle machine
+	patience  = 2 * testkit.Patience // for a whole test; nothing here takes a tenth of it on an idle machine
 )
 
 // world is an emulated AWS with one machine whose agent is connected, and AWS's plugin.
