@@ -42,6 +42,9 @@ func (c *Cloud) Resolve(ctx context.Context, name string) (*authz.Instance, erro
 		return known.get(name)
 	}
 	result := c.flight.DoChan(key, func() (any, error) {
+		if known, ok := c.recall(key); ok {
+			return known, nil // an earlier flight has landed since we looked
+		}
 		ctx, end, ok := c.begin(ctx, c.cfg.ResolveTimeout)
 		if !ok {
 			return nil, &authz.Refusal{Reason: authz.ReasonShuttingDown, Subject: name}
