@@ -1,19 +1,24 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 )
 
 // TestCloudTrail reads what AWS has seen of one login: the person's role session with their name as SourceIdentity signed what reaches the machine,
 // and the gateway's own role signed nothing but AssumeRole and calls that describe.
 func TestCloudTrail(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
+		from := time.Now()
 		if got := w.as("bob").ssh(t, nil, target, "true"); got.code != 0 {
 			t.Fatalf("bob: %s", got)
 		}
 		seen := map[string]int{}
-		for _, call := range w.lab.AWS.Calls() {
+		for _, call := range w.callsSince(from) {
 			if call.SessionName == "" {
 				if call.Action != "AssumeRole" && call.Action != "GetCallerIdentity" && call.Action != "ListTagsForResource" && !strings.HasPrefix(call.Action, "Describe") {
 					t.Errorf("the gateway's own role signed %s:%s", call.Service, call.Action)
@@ -33,6 +38,16 @@ func TestCloudTrail(t *testing.T) {
 			}
 		}
 	})
+}
+
+// callsSince gives what was asked of AWS after that, by whoever shares this world.
+func (w *world) callsSince(from time.Time) []awsemu.Call {
+	return slices.DeleteFunc(w.lab.AWS.Calls(), func(c awsemu.Call) bool { return c.Time.Before(from) })
+}
+
+// beginningsSince is callsSince without the ends of sessions: those of earlier tests come when they come.
+func (w *world) beginningsSince(from time.Time) []awsemu.Call {
+	return slices.DeleteFunc(w.callsSince(from), func(c awsemu.Call) bool { return c.Action == "TerminateSession" })
 }
 
 // openSessions counts the sessions that occupy something at AWS.

@@ -36,10 +36,7 @@ func (r rationWatch) check(t *testing.T) (sessions int) {
 	t.Helper()
 	keys := 2 + int(time.Since(r.from)/(45*time.Second))
 	count := map[string]int{}
-	for _, call := range r.w.lab.AWS.Calls() {
-		if call.Time.Before(r.from) {
-			continue
-		}
+	for _, call := range r.w.callsSince(r.from) {
 		count[call.Action]++
 		if call.Error != "" {
 			t.Errorf("%s was answered %s", call.Action, call.Error)

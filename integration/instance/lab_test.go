@@ -26,7 +26,10 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testkit.StopIgnoringSignals()
+	goleak.VerifyTestMain(m)
+}
 
 const instanceID = "i-0123456789abcdef0"
 
