@@ -45,7 +45,7 @@ func (a *accounts) write(dir string) error {
 		if name == "shadow" {
 			mode = 0o600
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, mode); err != nil {
+		if err := writeFile(filepath.Join(dir, name), text, mode); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,7 +50,7 @@ type server struct {
 // startEmbedded serves SSH on a loopback port as the current user.
 func startEmbedded(cfg Config, keys []ssh.Signer) (string, func() error, error) {
 	for _, user := range cfg.OSUsers {
-		if err := os.MkdirAll(filepath.Join(cfg.Dir, "home", user), 0o755); err != nil {
+		if err := makeDir(filepath.Join(cfg.Dir, "home", user)); err != nil {
 			return "", nil, err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -87,7 +86,7 @@ func Start(cfg Config) (*Instance, error) {
 		return nil, fmt.Errorf("instance %s: %w", cfg.ID, err)
 	}
 	cfg.Dir = dir
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("instance %s: %w", cfg.ID, err)
 	}
 	keys, err := loadHostKeys(dir)

@@ -157,10 +157,12 @@ func TestCloseEndsEverything(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		held, err := os.Open(fifo) // returns when the other end is open
-		if err != nil {
-			t.Fatal(err)
-		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = cmd.Wait()
+		}()
+		held := openPipe(t, fifo, ended)
 		defer held.Close()
 		if err := p.inst.Close(); err != nil {
 			t.Error(err)
@@ -169,9 +171,33 @@ func TestCloseEndsEverything(t *testing.T) {
 		if n, err := held.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("the pipe is still held: %v", err)
 		}
-		_ = cmd.Wait()
+		testkit.Receive(t, ended, "the end of ssh")
 		if cmd.ProcessState.ExitCode() != 255 {
 			t.Errorf("the session ended with %v", cmd.ProcessState)
 		}
 	})
+}
+
+// openPipe opens a named pipe to read from once somebody writes to it, and fails the test if ssh, who is to do that, has ended before.
+func openPipe(t *testing.T, fifo string, ended <-chan struct{}) *os.File {
+	t.Helper()
+	opened := make(chan *os.File, 1)
+	go func() {
+		pipe, err := os.Open(fifo)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- pipe
+	}()
+	select {
+	case pipe := <-opened:
+		return pipe
+	case <-ended:
+		if other, err := os.OpenFile(fifo, os.O_RDWR, 0); err == nil { // for which nobody waits, and which lets go who does
+			defer other.Close()
+		}
+		_ = (<-opened).Close()
+		t.Fatal("ssh ended before the pipe was open")
+		return nil
+	}
 }

@@ -1,6 +1,7 @@
 # Runs as the first process of a machine, in its own mount and process namespaces: $1 is the machine's directory, $2 is sshd.
 # The directory is bound to a fixed place first, so that what is mounted over /run and /home afterwards cannot hide it.
 set -eu
+umask 022 # the machine's, and that of its sessions, not that of whoever starts it
 dir=$1 sshd=$2
 mkdir -p "$dir/run"
 mount -t tmpfs -o mode=755 tmpfs "$dir/run"

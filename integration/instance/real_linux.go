@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	startLimit = 15 * time.Second // until sshd says that it listens; it takes well under one
-	portTries  = 5                // another process may take the free port before sshd does
+	startLimit = time.Minute // until sshd says that it listens; it takes well under a second where there is nothing else to do
+	portTries  = 5           // another process may take the free port before sshd does
 
 	firstUserID = 60000 // above what distributions give to people and to services
 )
@@ -229,14 +229,14 @@ func writeMachine(cfg *Config) error {
 		return err
 	}
 	home := filepath.Join(cfg.Dir, "home")
-	if err := os.MkdirAll(home, 0o755); err != nil {
+	if err := makeDir(home); err != nil {
 		return err
 	}
 	for n, user := range cfg.OSUsers {
 		id := firstUserID + n
 		accounts.add(user, id)
 		dir := filepath.Join(home, user)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := makeDir(dir); err != nil {
 			return err
 		}
 		if err := os.Chown(dir, id, id); err != nil {
@@ -245,7 +245,7 @@ func writeMachine(cfg *Config) error {
 	}
 	script := bytes.ReplaceAll(keysScript, []byte("@INSTANCE@"), []byte(cfg.ID))
 	script = bytes.ReplaceAll(script, []byte("@URL@"), []byte(cfg.KeysURL))
-	if err := os.WriteFile(filepath.Join(cfg.Dir, "keys.sh"), script, 0o644); err != nil {
+	if err := writeFile(filepath.Join(cfg.Dir, "keys.sh"), script, 0o644); err != nil {
 		return err
 	}
 	return accounts.write(cfg.Dir)

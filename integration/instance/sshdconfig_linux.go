@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -57,7 +56,7 @@ func writeSSHDConfig(cfg *Config, addr string) error {
 		return err
 	}
 	text := fmt.Sprintf(sshdConfig, host, port, hostKeys.String(), strings.Join(cfg.OSUsers, " "), known, cmp.Or(cfg.MaxStartups, "1000"))
-	return os.WriteFile(filepath.Join(cfg.Dir, "sshd_config"), []byte(text), 0o644)
+	return writeFile(filepath.Join(cfg.Dir, "sshd_config"), []byte(text), 0o644)
 }
 
 // writeKnown puts the keys that count without being pushed into files and gives the lines of sshd_config that name them.
@@ -66,13 +65,13 @@ func writeKnown(cfg *Config) (string, error) {
 	if len(cfg.AuthorizedKeys) > 0 {
 		lines = "AuthorizedKeysFile " + machineDir + "/authorized_keys\n"
 		text := strings.Join(cfg.AuthorizedKeys, "\n") + "\n"
-		if err := os.WriteFile(filepath.Join(cfg.Dir, "authorized_keys"), []byte(text), 0o644); err != nil {
+		if err := writeFile(filepath.Join(cfg.Dir, "authorized_keys"), []byte(text), 0o644); err != nil {
 			return "", err
 		}
 	}
 	if cfg.TrustedUserCA != "" {
 		lines += "TrustedUserCAKeys " + machineDir + "/user_ca.pub\n"
-		if err := os.WriteFile(filepath.Join(cfg.Dir, "user_ca.pub"), []byte(cfg.TrustedUserCA+"\n"), 0o644); err != nil {
+		if err := writeFile(filepath.Join(cfg.Dir, "user_ca.pub"), []byte(cfg.TrustedUserCA+"\n"), 0o644); err != nil {
 			return "", err
 		}
 	}
