@@ -48,7 +48,7 @@ func (w *sendWindow) full() bool {
 	case w.next-w.unsent >= maxUnsent:
 		return true
 	}
-	path := 2*w.rtt.shortest + gatherTime + restLimit
+	path := 2*w.rtt.shortest + longGather + restLimit
 	return held >= max(leastWindow, maxUnsent+int64(w.rate)*int64(path)/int64(time.Second))
 }
 

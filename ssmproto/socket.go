@@ -120,7 +120,7 @@ func (s *socket) capture(opening context.Context, dialer *websocket.Dialer) {
 			}
 			step := coarseDeadline{step: s.silence / 64}
 			s.out = &coalescer{Conn: conn, deadline: step}
-			s.in = &gatherer{Conn: s.out, deadline: step}
+			s.in = &gatherer{Conn: s.out, mark: markOf(conn), deadline: step}
 			s.disarm = context.AfterFunc(opening, func() { _ = conn.Close() })
 			return s.in, nil
 		}
