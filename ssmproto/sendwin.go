@@ -5,9 +5,9 @@ import "time"
 const (
 	// leastWindow is how many messages may be under way however short the round trip is.
 	leastWindow = 64
-	// maxUnsent is how many messages may wait for their turn at the permitted rate: 18 ms of them. All that wait here make a keystroke wait that is written
+	// maxUnsent is how many messages may wait for their turn at the permitted rate: 15 ms of them. All that wait here make a keystroke wait that is written
 	// behind them, and the writer can be woken in less.
-	maxUnsent = 16
+	maxUnsent = 14
 )
 
 // sendWindow keeps every sequenced message from its queueing to its acknowledgement (SPEC.md §4). It has no clock, lock or goroutine.

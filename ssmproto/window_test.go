@@ -196,7 +196,7 @@ func TestWindowIsBounded(t *testing.T) {
 	equal(t, "messages without a measurement", w.next, leastWindow)
 	w.rtt.sample(100*time.Millisecond, epoch)
 	fill(true)
-	equal(t, "messages at 100 ms", w.next, maxUnsent+900*(2*100+40+10)/1000)
+	equal(t, "messages at 100 ms", w.next, maxUnsent+900*(2*100+40+8)/1000)
 }
 
 // TestSendWindowLaws plays random sends, losses and acknowledgements against a plain model.

@@ -11,9 +11,9 @@ const (
 	serviceBurst = 100
 	// maxBatch is how many messages are written before the state is looked at again.
 	maxBatch = 32
-	// restLimit is how much later than it could a message may go, so that others go with it: less than maxUnsent messages take, or bulk would run dry. A
-	// keystroke behind bulk is not held up by it: what waits before it is maxUnsent messages, however many of them go at a time.
-	restLimit = 10 * time.Millisecond
+	// restLimit is how much later than it could a message may go, so that others go with it. A keystroke behind bulk waits that long, too. It has to be less
+	// than maxUnsent messages take, or bulk would run dry.
+	restLimit = 8 * time.Millisecond
 	// pauseLimit is how long a pause_publication may last in silence before a new connection is tried (SPEC.md §4.5).
 	pauseLimit = 15 * time.Second
 )
