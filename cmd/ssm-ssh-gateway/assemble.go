@@ -79,6 +79,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 		DialPort: a.dialPort, DialShell: a.dialShell, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
 		SessionShell: a.cfg.Targets.SessionShell, SessionUser: a.cfg.Targets.SessionUser, KeepWarm: a.cfg.Session.keepWarm(),
 		CutExpired: a.cfg.Limits.CutExpired, NoEarlyAnswers: a.cfg.Session.noEarlyAnswers(),
+		ProgressAfter: a.cfg.Session.ProgressAfter.Duration,
 	}
 	for _, account := range a.cfg.Accounts {
 		cfg.AccountAliases[account.ID] = account.Alias

@@ -64,6 +64,8 @@ type sessionConfig struct {
 	Discover    int      `toml:"discover_payload"`
 	MessageRate int      `toml:"message_rate"`
 	ResumeFor   duration `toml:"resume_for"`
+	// ProgressAfter is the gateway's own default when zero.
+	ProgressAfter duration `toml:"progress_after"`
 	// KeepWarm has a default that is not zero, and a zero that means something.
 	KeepWarm *duration `toml:"keep_warm"`
 	// EarlyAnswers are given unless said otherwise.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -23,9 +22,6 @@ import (
 
 // scenarioLimit is how long a scenario may take. On a busy machine new session keys every few hundred kilobytes take a while, and so does a browser.
 const scenarioLimit = 5 * time.Minute
-
-// progress is what the gateway adds, on standard error, when a machine takes more than two seconds to reach.
-var progress = regexp.MustCompile(`(?m)^(starting a session on|waiting for \d+ other logins to|place \d+ in the queue for) [^\r\n]+\r?\n`)
 
 var update = flag.Bool("update", false, "write into the scenarios what they print without the gateway")
 
@@ -250,10 +246,6 @@ func (s *scenario) play(t *testing.T, w *world, r route) traces {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("PORT%d=%d", n, freePort(t)))
 	}
 	got := run(t, cmd, scenarioLimit)
-	got.stderr = progress.ReplaceAllString(got.stderr, "")
-	if strings.Contains(s.script, "2>&1") {
-		got.stdout = progress.ReplaceAllString(got.stdout, "")
-	}
 	plainly := strings.NewReplacer(local, "$LOCAL", remote, "$REMOTE")
 	got.stdout, got.stderr = plainly.Replace(got.stdout), plainly.Replace(got.stderr)
 	return traces{got, listing(t, local) + listing(t, remote)}

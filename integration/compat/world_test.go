@@ -127,7 +127,7 @@ func (w *world) start() error {
 	var fast agent.Config
 	fast.Quirks.Fast = true // the suite asks what arrives, not how fast
 	var err error
-	options := lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, Logger: slog.New(slog.DiscardHandler)}
+	options := lab.Options{Embedded: true, Agent: fast, MaxPayload: 16 << 10, ProgressAfter: time.Hour, Logger: slog.New(slog.DiscardHandler)}
 	if warm {
 		options.KeepWarm = time.Minute
 	}

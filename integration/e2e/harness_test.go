@@ -131,6 +131,9 @@ func startWorld(kind string) (*world, error) {
 	if strings.HasSuffix(kind, "kept warm") || strings.HasSuffix(kind, "rationed") {
 		options.KeepWarm = time.Minute
 	}
+	if !strings.HasSuffix(kind, "rationed") && !strings.HasSuffix(kind, "slow starts") { // where the waiting is what is looked at
+		options.ProgressAfter = time.Hour
+	}
 	if strings.HasSuffix(kind, "rationed") {
 		options.Emulator.Faults.Rates = rations
 	}

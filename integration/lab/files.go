@@ -36,6 +36,7 @@ region = %q
 [session]
 max_payload = %d
 keep_warm = %q
+progress_after = %q
 
 [targets]
 forwarded_agent = true
@@ -52,7 +53,7 @@ key = %q
 [aliases]
 www = %q
 
-`, l.GatewayAddr, Region, max(l.maxPayload, 1024), l.keepWarm.String(), AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
+`, l.GatewayAddr, Region, max(l.maxPayload, 1024), l.keepWarm.String(), l.progressAfter.String(), AccountAlias, AccountID, Region, authorizedLine(c.authority.PublicKey()), MainInstance)
 	for _, name := range peopleWithRoles {
 		if name == "carol" && !c.hasFIDO {
 			continue

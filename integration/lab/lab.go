@@ -4,6 +4,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type Options struct {
 	MaxPayload int
 	// KeepWarm is how long the gateway is told to keep a session for the next connection; off when zero, so that tests can count sessions.
 	KeepWarm time.Duration
+	// ProgressAfter is how long somebody waits for a machine until the gateway says so on standard error; 2 s when zero. Tests that compare
+	// what is printed there want it never.
+	ProgressAfter time.Duration
 	// MaxStartups is how many unfinished logins the machines' sshd takes (instance.Config); any number when empty.
 	MaxStartups string
 	// Logger takes what the parts report. Optional.
@@ -55,11 +59,12 @@ type Lab struct {
 	// Main is the machine behind MainInstance.
 	Main *instance.Instance
 
-	maxPayload int
-	keepWarm   time.Duration
-	closers    []func() error
-	once       sync.Once
-	err        error
+	maxPayload    int
+	keepWarm      time.Duration
+	progressAfter time.Duration
+	closers       []func() error
+	once          sync.Once
+	err           error
 }
 
 // Start brings the world up: it returns when every agent is connected.
@@ -72,7 +77,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		Dir: dir, maxPayload: options.MaxPayload, keepWarm: options.KeepWarm, GatewayConfig: filepath.Join(dir, "config.toml"),
+		Dir: dir, maxPayload: options.MaxPayload, keepWarm: options.KeepWarm, progressAfter: cmp.Or(options.ProgressAfter, 2*time.Second), GatewayConfig: filepath.Join(dir, "config.toml"),
 		InstanceKnownHosts: filepath.Join(dir, "instance_known_hosts"),
 	}
 	l.SSHConfig = l.SSHConfigFor("alice")
