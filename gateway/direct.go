@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
@@ -81,8 +82,9 @@ func (v *visit) join(client bridge.Leg, up *upstream) error {
 		Attend: v.attend,
 		Grants: r.identity.Grants, Gate: v, Watch: v, Text: v.text, Log: v.log, Notice: up.notice, Eager: true, Late: v.conn.srv.cfg.NoEarlyAnswers,
 		Limits: bridge.Limits{
-			Keepalive: limits.Keepalive, Channels: limits.ChannelsPerConnection,
-			Lanes: limits.LanesPerConnection, FileLanes: limits.LanesPerFile, LaneIdle: limits.LaneIdle,
+			Keepalive: limits.Keepalive, KeepaliveTimeout: limits.Keepalive * time.Duration(limits.KeepaliveCount),
+			Channels: limits.ChannelsPerConnection,
+			Lanes:    limits.LanesPerConnection, FileLanes: limits.LanesPerFile, LaneIdle: limits.LaneIdle,
 		},
 	})
 	return cutCause(v.ctx, err)

@@ -276,6 +276,43 @@ func TestMuteLegEndsTheBridge(t *testing.T) {
 	}
 }
 
+// TestPersonHearsThatTheMachineIsMute, although the connection to it has not ended by then: an SSM session is closed politely, which takes its time with an agent that
+// is gone.
+func TestPersonHearsThatTheMachineIsMute(t *testing.T) {
+	mute, told := make(chan struct{}), make(chan struct{})
+	defer close(mute)
+	machine := &scriptedTarget{mute: mute, ready: make(chan struct{}), onOpen: runProgram(func(ch ssh.Channel, _ string) { _, _ = io.Copy(io.Discard, ch) })}
+	r := newRig(t, rigOptions{
+		config: func(c *Config) {
+			c.Limits.Keepalive, c.Limits.KeepaliveTimeout = time.Millisecond, 100*time.Millisecond
+		},
+		up: func(context.Context) (*Link, error) {
+			link, err := machine.connect(t)
+			if err != nil {
+				return nil, err
+			}
+			gone, later := link.Gone, make(chan struct{})
+			link.Gone = later
+			go func() { <-gone; <-told; close(later) }()
+			return link, nil
+		},
+	})
+	go ssh.DiscardRequests(r.global)
+	s := r.session(t)
+	said, err := s.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("sleep"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(said)
+	close(told)
+	if !strings.Contains(string(text), errTargetMute.Error()) {
+		t.Errorf("the person reads %q, %v", text, err)
+	}
+}
+
 func TestStalledChannelStallsNoOther(t *testing.T) {
 	r := newRig(t, rigOptions{onOpen: runProgram(func(ch ssh.Channel, what string) {
 		if strings.HasSuffix(what, "flood") {

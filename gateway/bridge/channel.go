@@ -252,10 +252,13 @@ func (c *channel) explainLoss() {
 	defer moment.Stop()
 	select {
 	case <-via.Gone:
-		c.info.Cause = via.lost(c.bridge.ctx)
-		c.tell(c.bridge.cfg.Text(c.info.Cause))
+	case <-via.mute:
+	case <-c.bridge.ctx.Done():
 	case <-moment.C:
+		return
 	}
+	c.info.Cause = via.lost(c.bridge.ctx)
+	c.tell(c.bridge.cfg.Text(c.info.Cause))
 }
 
 // pressTarget runs after the client closed the channel: what it had sent still goes to the machine, unless that takes nothing any more.

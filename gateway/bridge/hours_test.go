@@ -69,6 +69,60 @@ func TestKeepalivesForHours(t *testing.T) {
 	})
 }
 
+// TestMachineThatComesBack: a client that came while the machine was away, and stays, has what it asks for once the machine is there.
+func TestMachineThatComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, atGateway := memoryPair()
+		inbound := make(chan Leg, 1)
+		go func() { inbound <- serverLeg(t, atGateway) }()
+		person := clientLeg(t, client)
+		go testkit.Drain(person.Chans, nil)
+		go answerUntil(person.Reqs, nil)
+
+		attempts := 0
+		up := func(context.Context) (*Link, error) {
+			if attempts++; attempts == 1 {
+				return nil, errors.New("it reboots")
+			}
+			toMachine, machine := memoryPair()
+			far := make(chan Leg, 1)
+			go func() { far <- serverLeg(t, machine) }()
+			link := NewLink(clientLeg(t, toMachine), asItIs)
+			go func() {
+				there := <-far
+				go answerUntil(there.Reqs, nil)
+				for nc := range there.Chans {
+					go testkit.CountInput(nc)
+				}
+			}()
+			return link, nil
+		}
+		ended := make(chan error, 1)
+		cfg := Config{Grants: allGrants, Gate: &scriptedGate{}, Watch: newRecorder(), Text: error.Error, Eager: true}
+		go func() { ended <- Run(t.Context(), <-inbound, up, cfg) }()
+
+		for range 2 {
+			if refusal := refusedOpen(t, person.Conn, "direct-tcpip", directTo("x", 1)); refusal.Message != "it reboots" {
+				t.Errorf("while it is away: %v", refusal)
+			}
+		}
+		time.Sleep(laneRetry)
+		ch, reqs, err := person.Conn.OpenChannel("direct-tcpip", directTo("x", 1))
+		if err != nil {
+			t.Fatalf("when it is back: %v", err)
+		}
+		go ssh.DiscardRequests(reqs)
+		_ = ch.Close()
+		_ = person.Conn.Close()
+		if err := <-ended; err != nil {
+			t.Errorf("ended with %v", err)
+		}
+		if attempts != 2 {
+			t.Errorf("%d attempts", attempts)
+		}
+	})
+}
+
 // answerUntil answers requests until it is told to fall silent; then it only takes them.
 func answerUntil(reqs <-chan *ssh.Request, hush <-chan struct{}) {
 	for req := range reqs {

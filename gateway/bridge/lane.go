@@ -15,6 +15,7 @@ type lane struct {
 	*Link
 	heard atomic.Uint64 // counts what the machine sent: its sign of life
 	lent  chan struct{} // closed when the bridge is over and somebody else serves the link from now on
+	mute  chan struct{} // closed when the machine has fallen silent. That the link is gone comes later, because AWS's session is closed politely
 
 	// Guarded by laneSet.mu.
 	holds     [traffics]int // channels on it, by what they carry
@@ -39,7 +40,7 @@ type laneSet struct {
 	opening int           // attempts under way
 	waiting int           // channels that wait for an attempt
 	retry   time.Time     // no attempt before this, because one has failed
-	err     error         // why there is none: the first attempt failed
+	err     error         // why there is none: the first attempt failed; stands until retry
 	closed  bool          // no more of anything
 	turn    chan struct{} // closed and replaced whenever any of the above changes
 }
@@ -90,7 +91,7 @@ func (b *bridge) connectLane() {
 		b.cfg.Log.Info("no lane", "err", err)
 		return
 	}
-	l := &lane{Link: to, lent: make(chan struct{}), idleSince: time.Now()}
+	l := &lane{Link: to, lent: make(chan struct{}), mute: make(chan struct{}), idleSince: time.Now()}
 	b.lanes.adopt(l)
 	// Its streams are served whatever happens: an unserved stream blocks the library's read loop, which then never ends.
 	b.spawnIn(&b.serving, b.intakeOf(l.Leg, l, &b.serving).dispatch)
@@ -150,8 +151,9 @@ func (b *bridge) loseLane(l *lane, why error) {
 	}
 }
 
-// muteLane ends a lane whose machine answers nothing any more.
+// muteLane ends a lane whose machine answers nothing any more. It is called once.
 func (b *bridge) muteLane(l *lane) {
+	close(l.mute)
 	b.loseLane(l, errTargetMute)
 	_ = l.Conn.Close()
 }
@@ -233,10 +235,13 @@ func (b *bridge) leavesTraces() bool {
 	return b.agentAllowed || b.x11Allowed || b.listened
 }
 
-// lost says why the lane's connection ended. It is to be asked when gone is closed.
+// lost says why the lane's connection ended. It is to be asked when gone or mute is closed, or ctx has ended, which is the bridge's.
 func (l *lane) lost(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
+	}
+	if closedAlready(l.mute) {
+		return errTargetMute
 	}
 	return fmt.Errorf("%w: %w", errTargetLeft, l.Err)
 }

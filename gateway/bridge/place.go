@@ -55,8 +55,8 @@ func (b *bridge) place(n need) (*berth, error) {
 	s.waiting++
 	defer func() { s.waiting-- }()
 	for {
-		if s.err != nil {
-			return nil, s.err
+		if err := s.refused(); err != nil {
+			return nil, err
 		}
 		best, suits := s.pick(n)
 		if !suits && s.wants(n) {
@@ -82,6 +82,15 @@ func (b *bridge) place(n need) (*berth, error) {
 		}
 		s.mu.Lock()
 	}
+}
+
+// refused says why there is no lane at all, for as long as that is taken for granted: a machine that was away may be back by the time of the next need, of a client that
+// only forwards (ssh -N) or holds the connection for others (ControlMaster). The caller holds mu.
+func (s *laneSet) refused() error {
+	if s.err != nil && !time.Now().Before(s.retry) {
+		s.err = nil
+	}
+	return s.err
 }
 
 // wants tells whether to begin to open another lane for a need that no lane suits. The caller holds mu.
