@@ -86,7 +86,10 @@ var worlds = map[string]*struct {
 	once    sync.Once
 	started *world
 	err     error
-}{"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {}, "embedded, slow starts": {}, "sshd, rationed": {}}
+}{
+	"sshd": {}, "embedded": {}, "sshd, fast agent": {}, "embedded, fast agent": {}, "sshd, kept warm": {}, "embedded, kept warm": {},
+	"embedded, slow starts": {}, "sshd, rationed": {}, "sshd, quick keepalives": {}, "embedded, quick keepalives": {},
+}
 
 // eachInstance runs a test against the system's sshd and against the embedded one.
 func eachInstance(t *testing.T, test func(t *testing.T, w *world)) {
@@ -164,9 +167,10 @@ func startWorld(kind string) (*world, error) {
 
 // configured are lines of a gateway's configuration, for worlds whose kind ends so.
 var configured = map[string]string{
-	"slow starts": "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", // one every two seconds
-	"rationed":    "[aws]\n" + rationed,
-	"brief drain": "[limits]\ndrain_timeout = \"1s\"\n\n[aws]\n",
+	"slow starts":      "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", // one every two seconds
+	"rationed":         "[aws]\n" + rationed,
+	"brief drain":      "[limits]\ndrain_timeout = \"1s\"\n\n[aws]\n",
+	"quick keepalives": "[limits]\nkeepalive = \"2s\"\nkeepalive_count = 2\n\n[aws]\n",
 }
 
 // configure puts lines, which begin or end with the table [aws], in its place.

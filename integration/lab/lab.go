@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -59,6 +58,7 @@ type Lab struct {
 	// Main is the machine behind MainInstance.
 	Main *instance.Instance
 
+	hosts         map[string]*host // by instance id
 	maxPayload    int
 	keepWarm      time.Duration
 	progressAfter time.Duration
@@ -77,7 +77,8 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		Dir: dir, maxPayload: options.MaxPayload, keepWarm: options.KeepWarm, progressAfter: cmp.Or(options.ProgressAfter, 2*time.Second), GatewayConfig: filepath.Join(dir, "config.toml"),
+		Dir: dir, hosts: map[string]*host{}, GatewayConfig: filepath.Join(dir, "config.toml"),
+		maxPayload: options.MaxPayload, keepWarm: options.KeepWarm, progressAfter: cmp.Or(options.ProgressAfter, 2*time.Second),
 		InstanceKnownHosts: filepath.Join(dir, "instance_known_hosts"),
 	}
 	l.SSHConfig = l.SSHConfigFor("alice")
@@ -142,45 +143,6 @@ func (l *Lab) startAWS(options Options) error {
 	}
 	l.closers = append(l.closers, l.AWS.Close)
 	return nil
-}
-
-// startMachine starts what is behind a machine: its sshd and its agent, as far as it has them. known has the keys that count there without being pushed.
-func (l *Lab) startMachine(ctx context.Context, options Options, m machine, known instance.Config) error {
-	sshd := "127.0.0.1:1" // nobody listens there: connections are refused
-	if m.sshd {
-		started, err := instance.Start(instance.Config{
-			ID: m.id, KeysURL: l.AWS.PlainURL() + "/_emulator/keys", OSUsers: []string{"ec2-user", "ubuntu"},
-			TrustedUserCA: known.TrustedUserCA, AuthorizedKeys: known.AuthorizedKeys, MaxStartups: options.MaxStartups,
-			Dir: filepath.Join(l.Dir, "machines", m.id), Embedded: options.Embedded || !m.real, Logger: options.Logger,
-		})
-		if err != nil {
-			return err
-		}
-		l.closers = append(l.closers, started.Close)
-		sshd = started.Addr
-		if m.id == MainInstance {
-			l.Main = started
-			if err := l.AWS.UpdateInstance(m.id, func(i *awsemu.Instance) { i.Console = started.ConsoleText() }); err != nil {
-				return err
-			}
-		}
-	}
-	if !m.agent {
-		return nil
-	}
-	cfg := options.Agent
-	cfg.Logger = options.Logger
-	return l.Attach(ctx, m.id, sshd, cfg)
-}
-
-// portMap leads port 22 to the machine's login service; other ports are those of this machine.
-func portMap(sshd string) func(string, int) string {
-	return func(host string, port int) string {
-		if port == 22 {
-			return sshd
-		}
-		return net.JoinHostPort(host, strconv.Itoa(port))
-	}
 }
 
 // SSHDAvailable says why the system's sshd cannot be MainInstance; nil if it can.
