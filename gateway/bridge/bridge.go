@@ -129,6 +129,7 @@ type bridge struct {
 
 	heard    atomic.Uint64 // counts what the client sent: its sign of life
 	lanes    laneSet
+	pace     *pace // of what goes to the client
 	forwards forwardTable
 	greeted  atomic.Bool // the notice has been given
 
@@ -165,6 +166,10 @@ func Run(ctx context.Context, client Leg, up func(context.Context) (*Link, error
 	b.forwards.limit = cfg.Limits.Forwards
 	b.ctx, b.end = context.WithCancelCause(ctx)
 	defer b.end(nil)
+	b.pace = newPace(func() error {
+		_, _, err := client.Conn.SendRequest(KeepAliveRequest, true, nil)
+		return err
+	}, b.spawn)
 	return b.run()
 }
 

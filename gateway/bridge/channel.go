@@ -180,7 +180,7 @@ func (c *channel) carryDown() {
 	if c.isFiles() {
 		<-c.filesDone
 	} else {
-		_ = carry(c.client.ch, from.ch, smallCopy, func(n int) { c.countDown(from, n) })
+		_ = carry(paced{c, from}, from.ch, smallCopy, func(n int) { c.countDown(from, n) })
 	}
 	streams.Wait()
 	c.holdEOF()

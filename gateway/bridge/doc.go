@@ -7,6 +7,7 @@
 //	session        the requests of a session: terminal, environment, programs, exits       session.go mosh.go
 //	forwards       -L, -R, -D, unix sockets, agent, X11                                    forwards.go listeners.go
 //	lanes          the connections to the machine, opened and closed as traffic asks       lane.go link.go keepalive.go
+//	pace           how much bulk is under way to a client that waits for echoes            pace.go
 //	places         which lane carries which channel, and when one moves                    place.go berth.go traffic.go move.go
 //	files          SFTP, spread over lanes by package stripe                               files.go
 //

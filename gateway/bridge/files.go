@@ -60,7 +60,7 @@ func (f clientFiles) Read(p []byte) (int, error) {
 
 // Write implements io.Writer.
 func (f clientFiles) Write(p []byte) (int, error) {
-	n, err := f.c.client.ch.Write(p)
+	n, err := paced{f.c, f.c.target()}.Write(p)
 	f.c.info.Out.Add(int64(n))
 	return n, err
 }

@@ -24,6 +24,9 @@ func (t traffic) String() string {
 	return [traffics]string{"undecided", "typing", "talk", "other", "bulk"}[t]
 }
 
+// attended reports whether somebody waits for each echo.
+func (t traffic) attended() bool { return t == typing || t == talk }
+
 // trafficOf tells what a channel carries from its type alone. What the machine opens has no choice of lanes; it matters to what comes after it.
 func trafficOf(channelType string) traffic {
 	switch channelType {

@@ -31,6 +31,7 @@ var measures = []measure{
 	{name: "transfer", conditions: both, run: measureTransfer},
 	{name: "payload", conditions: []condition{awsLike}, aside: true, run: measurePayload},
 	{name: "keystroke", conditions: both, run: measureKeystroke},
+	{name: "narrow", conditions: []condition{free}, aside: true, run: measureNarrow},
 	{name: "files", conditions: both, run: measureFiles},
 	{name: "idle", conditions: []condition{free}, run: measureIdle},
 	{name: "crowd", conditions: []condition{free}, run: measureCrowd},

@@ -250,7 +250,7 @@ func TestDelayLine(t *testing.T) {
 		}
 		served <- err
 	}()
-	line, err := startDelayLine(listener.Addr().String(), 2*time.Millisecond)
+	line, err := startDelayLine(listener.Addr().String(), 2*time.Millisecond, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestDelayLineClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	line, err := startDelayLine(listener.Addr().String(), 0)
+	line, err := startDelayLine(listener.Addr().String(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// delayLine is a TCP relay on loopback on which everything takes a while, each way, without becoming slower: what a network with that latency does to plain
-// ssh. The data channels have theirs from the emulator.
+// delayLine is a TCP relay on loopback on which everything takes a while, each way, without becoming slower, or not faster than its rate: what a network does to
+// plain ssh, and to a client's way to the gateway. The data channels have theirs from the emulator.
 type delayLine struct {
 	listener net.Listener
 	to       string
 	delay    time.Duration
+	rate     float64 // bytes a second in each direction; without limit when zero
 	wait     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -27,12 +28,12 @@ const (
 	delayPieces = 1024
 )
 
-func startDelayLine(to string, delay time.Duration) (*delayLine, error) {
+func startDelayLine(to string, delay time.Duration, rate float64) (*delayLine, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	d := &delayLine{listener: listener, to: to, delay: delay, conns: map[net.Conn]struct{}{}}
+	d := &delayLine{listener: listener, to: to, delay: delay, rate: rate, conns: map[net.Conn]struct{}{}}
 	d.wait.Go(d.accept)
 	return d, nil
 }
@@ -99,6 +100,14 @@ type piece struct {
 	due   time.Time
 }
 
+// takes is how long n bytes need to leave.
+func (d *delayLine) takes(n int) time.Duration {
+	if d.rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(n) / d.rate * float64(time.Second))
+}
+
 // carry moves one direction until its end, which travels with the same delay.
 func (d *delayLine) carry(to, from net.Conn) {
 	way := make(chan piece, delayPieces)
@@ -106,6 +115,7 @@ func (d *delayLine) carry(to, from net.Conn) {
 	writer.Go(func() {
 		for p := range way {
 			time.Sleep(time.Until(p.due))
+			time.Sleep(d.takes(len(p.bytes)))
 			if _, err := to.Write(p.bytes); err != nil {
 				_ = from.Close() // ends the reader below
 			}

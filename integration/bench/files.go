@@ -167,11 +167,15 @@ func (c *fileCopy) run(ctx context.Context, count int) (err error) {
 		defer func() { err = errors.Join(err, done()) }()
 	}
 	before, costErr := c.master.carrierTime()
-	began := time.Now()
-	if err := c.way.copy(ctx, c); err != nil {
+	err = c.master.profiled("files-"+c.way.at, func() error {
+		began := time.Now()
+		err := c.way.copy(ctx, c)
+		c.seconds = time.Since(began).Seconds()
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	c.seconds = time.Since(began).Seconds()
 	if after, err := c.master.carrierTime(); errors.Join(costErr, err) == nil {
 		c.cost = (after - before).Seconds() / float64(count)
 	}

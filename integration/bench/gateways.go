@@ -24,6 +24,7 @@ type variant struct {
 	discover    int // up to which size of message the gateway tries; not at all when zero
 	lanes       int // that a connection may have; the gateway's default when zero
 	passthrough bool
+	narrow      bool   // the client is behind a narrow line
 	keepWarm    string // how long a session waits for the next connection; the default when empty
 	environ     []string
 }
@@ -36,6 +37,7 @@ var (
 	inspected16 = variant{name: "inspected16k", lanes: 1, maxPayload: 16 << 10}
 	discovered  = variant{name: "discovered", lanes: 1, discover: 16 << 10}
 	passthrough = variant{name: "passthrough", passthrough: true}
+	narrow      = variant{name: "narrow", narrow: true}
 )
 
 // laneVariants are the points of the plot, fewest lanes first; another number is another line.

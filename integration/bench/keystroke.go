@@ -6,6 +6,7 @@ import (
 	"io"
 	"os/exec"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,6 +48,28 @@ func measureKeystroke(ctx context.Context, b *bench, w *world) ([]row, error) {
 	return rows, nil
 }
 
+// measureNarrow does the same where the client's own line is what limits a transfer: everything in front of an echo waits for that line.
+func measureNarrow(ctx context.Context, b *bench, w *world) (rows []row, err error) {
+	gateway, err := w.gatewayRoute(ctx, narrow)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := w.plainNarrowRoute()
+	if err != nil {
+		return nil, err
+	}
+	for _, way := range []struct {
+		*route
+		title string
+	}{{gateway, "gateway"}, {plain, plainName}} {
+		more, err := echoRows(ctx, b, way.route, way.title+", client behind 16 Mbit/s", goal{})
+		if rows = append(rows, more...); err != nil {
+			return rows, fmt.Errorf("%s: %w", way.title, way.explain(err))
+		}
+	}
+	return rows, nil
+}
+
 func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) ([]row, error) {
 	m, err := r.open(ctx)
 	if err != nil {
@@ -72,13 +95,13 @@ func echoRows(ctx context.Context, b *bench, r *route, title string, busy goal) 
 		Detail: fmt.Sprintf("p50 %s ms, %d keys", number(alone.median()*1e3), len(alone)),
 	}}
 	for _, direction := range []string{"down", "up"} {
-		beside, err := m.beside(ctx, direction, func() (samples, error) { return keys.typeFor(ctx, b.keys) })
+		beside, rate, err := m.beside(ctx, direction, func() (samples, error) { return keys.typeFor(ctx, b.keys) })
 		if err != nil {
 			return rows, fmt.Errorf("beside a transfer %s: %w", direction, err)
 		}
 		rows = append(rows, row{
 			Name: "keystroke echo p99 beside bulk " + direction + " ÷ idle: " + title, Value: beside.quantile(0.99) / alone.quantile(0.99), Goal: busy,
-			Detail: fmt.Sprintf("p50 %s, p99 %s ms, %d keys", number(beside.median()*1e3), number(beside.quantile(0.99)*1e3), len(beside)),
+			Detail: fmt.Sprintf("p50 %s, p99 %s ms, %d keys, beside %s MiB/s", number(beside.median()*1e3), number(beside.quantile(0.99)*1e3), len(beside), number(rate)),
 		})
 	}
 	return rows, nil
@@ -156,39 +179,42 @@ func (k *keyboard) typeFor(ctx context.Context, d time.Duration) (samples, error
 // bulkPause lets a transfer fill the queues before the first key, and get a lane of its own where that takes some round trips and StartSession.
 func (c condition) bulkPause() time.Duration { return time.Second + c.start + 20*c.rtt }
 
-// beside does something while a transfer without end goes on.
-func (m *master) beside(ctx context.Context, direction string, do func() (samples, error)) (samples, error) {
+// beside does something while a transfer without end goes on, and tells in MiB per second how fast that was meanwhile.
+func (m *master) beside(ctx context.Context, direction string, do func() (samples, error)) (result samples, rate float64, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	command := "cat /dev/zero"
 	if direction == "up" {
 		command = "cat >/dev/null"
 	}
-	bulk := m.ssh(ctx, command)
+	bulk, carried := m.ssh(ctx, command), &endless{}
 	if direction == "up" {
-		bulk.Stdin = endless{}
+		bulk.Stdin = carried
 	} else {
-		bulk.Stdout = discard{}
+		bulk.Stdout = carried
 	}
 	bulk.WaitDelay = time.Second
 	if err := bulk.Start(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	select {
 	case <-time.After(m.route.world.bulkPause()):
 	case <-ctx.Done():
 	}
-	result, err := do()
+	before, began := carried.bytes.Load(), time.Now()
+	result, err = do()
+	rate = float64(carried.bytes.Load()-before) / mebibyte / time.Since(began).Seconds()
 	stop()
 	_ = bulk.Wait() // it was ended by force
-	return result, err
+	return result, rate, err
 }
 
-// endless is a file without end; discard takes everything. Neither is an *os.File, so that the bytes pass through this program and end with it.
-type (
-	endless struct{}
-	discard struct{}
-)
+// endless is a file without end that takes everything, and counts. It is no *os.File, so that the bytes pass through this program and end with it.
+type endless struct{ bytes atomic.Int64 }
 
-func (endless) Read(p []byte) (int, error)  { return len(p), nil }
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
+func (e *endless) Read(p []byte) (int, error) {
+	e.bytes.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func (e *endless) Write(p []byte) (int, error) { return e.Read(p) }

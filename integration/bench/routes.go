@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
@@ -36,10 +37,29 @@ func (r *route) explain(err error) error {
 
 // plainRoute is ssh straight to sshd, over the same round trip: the floor.
 func (w *world) plainRoute() (*route, error) {
-	at := w.direct.Addr()
-	r := &route{name: plainName, world: w}
+	return w.straight(plainName, w.direct)
+}
+
+// plainNarrowRoute is the same behind a narrow line.
+func (w *world) plainNarrowRoute() (*route, error) {
+	line, err := w.line(w.lab.Main.Addr, narrowTrip, narrowRate)
+	if err != nil {
+		return nil, err
+	}
+	return w.straight(plainName+" narrow", line)
+}
+
+func (w *world) straight(name string, via *delayLine) (*route, error) {
+	at := via.Addr()
+	r := &route{name: name, world: w}
 	return r, r.write(w.instanceKeys(), fmt.Sprintf("    HostName %s\n    Port %d\n", at.IP, at.Port))
 }
+
+// A narrow line is one of 16 Mbit/s, as from a home, which takes all that is given to it, as routers that look for benchmarks do.
+const (
+	narrowTrip = 20 * time.Millisecond
+	narrowRate = 2 << 20
+)
 
 // The routes that need no gateway: the floor, the incumbent, and our own ProxyCommand.
 const (
@@ -84,7 +104,15 @@ func (w *world) gatewayRoute(ctx context.Context, v variant) (*route, error) {
 	r := &route{name: v.name, world: w, log: g.logPath}
 	r.lanes, r.slowDown, r.slowUp, r.upOnly = v.lanes, w.rate > 0, w.rate > 0 && v.maxPayload == 0, v.maxPayload > 0
 	r.carrier = func(int) (int, error) { return g.cmd.Process.Pid, nil }
-	host, port, _ := strings.Cut(g.addr, ":")
+	addr := g.addr
+	if v.narrow {
+		line, err := w.line(g.addr, narrowTrip, narrowRate)
+		if err != nil {
+			return nil, err
+		}
+		addr = line.Addr().String()
+	}
+	host, port, _ := strings.Cut(addr, ":")
 	known, outer := w.gatewayCA(), person
 	if v.passthrough { // then the client sees the machine's own keys, and the outer login names the OS user
 		known, outer = known+" "+w.instanceKeys(), osUser

@@ -119,7 +119,7 @@ func protocolUpload(ctx context.Context, url string, bytes, payload int) (time.D
 		return 0, err
 	}
 	began := time.Now()
-	if _, err := io.CopyN(c, endless{}, int64(bytes)); err != nil {
+	if _, err := io.CopyN(c, &endless{}, int64(bytes)); err != nil {
 		return 0, errors.Join(err, c.CloseNow())
 	}
 	err = c.Close()

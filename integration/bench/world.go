@@ -29,7 +29,8 @@ type world struct {
 	lab      *lab.Lab
 	bench    *bench
 	dir      string
-	direct   *delayLine // in front of sshd, for plain ssh
+	lines    []*delayLine
+	direct   *delayLine // in front of sshd, for plain ssh; one of the lines
 	gateways map[string]*gatewayProcess
 	pusher   *keyPusher
 }
@@ -54,11 +55,20 @@ func startWorld(ctx context.Context, b *bench, c condition) (_ *world, err error
 	if err = os.Mkdir(w.dir, 0o700); err != nil {
 		return nil, err
 	}
-	if w.direct, err = startDelayLine(started.Main.Addr, c.rtt/2); err != nil {
+	if w.direct, err = w.line(started.Main.Addr, c.rtt, 0); err != nil {
 		return nil, err
 	}
 	w.pusher, err = newKeyPusher(ctx, started)
 	return w, err
+}
+
+// line is a way to an address with that round trip and rate, for as long as the world lasts.
+func (w *world) line(to string, rtt time.Duration, rate float64) (*delayLine, error) {
+	line, err := startDelayLine(to, rtt/2, rate)
+	if err == nil {
+		w.lines = append(w.lines, line)
+	}
+	return line, err
 }
 
 func (w *world) close() error {
@@ -66,8 +76,8 @@ func (w *world) close() error {
 	for _, g := range w.gateways {
 		errs = append(errs, g.stop())
 	}
-	if w.direct != nil {
-		errs = append(errs, w.direct.Close())
+	for _, line := range w.lines {
+		errs = append(errs, line.Close())
 	}
 	if w.pusher != nil {
 		errs = append(errs, w.pusher.cloud.Close())
