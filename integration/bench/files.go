@@ -19,11 +19,7 @@ const smallFile = 4 << 10
 
 // measureFiles copies many small files by programs that stream them and by programs that wait for the machine several times for each.
 func measureFiles(ctx context.Context, b *bench, w *world) ([]row, error) {
-	plain, err := w.plainRoute()
-	if err != nil {
-		return nil, err
-	}
-	store, err := plain.open(ctx)
+	store, err := w.openStore(ctx)
 	if err != nil {
 		return nil, err
 	}

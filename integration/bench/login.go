@@ -28,6 +28,9 @@ func measureLogin(ctx context.Context, b *bench, w *world) ([]row, error) {
 	}
 	for range b.logins {
 		for _, r := range []*route{plain, plugin, connect} {
+			if r == connect && b.quick { // it has no goal
+				continue
+			}
 			if err := sample(r.name, r); err != nil {
 				return nil, err
 			}

@@ -84,9 +84,11 @@ func openAll(ctx context.Context, routes []*route) (open []*master, err error) {
 }
 
 func closeAll(masters []*master) {
+	var ends sync.WaitGroup
 	for _, m := range masters {
-		m.close()
+		ends.Go(m.close)
 	}
+	ends.Wait()
 }
 
 func (m *master) listening() bool {

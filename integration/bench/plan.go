@@ -47,7 +47,7 @@ var fullPlan = plan{
 var quickPlan = plan{
 	quick: true, ways: regexp.MustCompile("^(connect|inspected16k|lanes1|lanes8)$"), enters: []variant{inspected},
 	typists: map[string][]string{free.name: {plainName}},
-	logins:  2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 64}, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
+	logins:  2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 56}, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
 	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 50, free.name: 100},
 }
 

@@ -49,6 +49,15 @@ func (w *world) plainNarrowRoute() (*route, error) {
 	return w.straight(plainName+" narrow", line)
 }
 
+// storeRoute is without any delay: what is not timed goes this way.
+func (w *world) storeRoute() (*route, error) {
+	line, err := w.line(w.lab.Main.Addr, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	return w.straight("store", line)
+}
+
 func (w *world) straight(name string, via *delayLine) (*route, error) {
 	at := via.Addr()
 	r := &route{name: name, world: w}

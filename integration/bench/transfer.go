@@ -38,7 +38,12 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := masters[0].stock(ctx, masters); err != nil {
+	store, err := w.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer store.close()
+	if err := store.stock(ctx, masters); err != nil {
 		return nil, err
 	}
 	results := map[string]*flows{}
@@ -68,7 +73,7 @@ func measureTransfer(ctx context.Context, b *bench, w *world) ([]row, error) {
 	return transferRows(w.condition, results), errors.Join(errs...)
 }
 
-// transferRoutes are all ways that take part, plain ssh first.
+// transferRoutes are all ways that take part.
 func (w *world) transferRoutes(ctx context.Context) ([]*route, error) {
 	plain, plugin, connect, err := w.clientRoutes()
 	if err != nil {
@@ -104,7 +109,16 @@ func (r *route) reference(slow bool) (name string, size int) {
 	return fmt.Sprintf("random-%d", size), size
 }
 
-// stock puts the reference files of all ways on both sides, by the fastest way there is.
+// openStore opens the fastest way there is, by which the machine gets what ways down need.
+func (w *world) openStore(ctx context.Context) (*master, error) {
+	r, err := w.storeRoute()
+	if err != nil {
+		return nil, err
+	}
+	return r.open(ctx)
+}
+
+// stock puts the reference files of all ways on both sides.
 func (m *master) stock(ctx context.Context, all []*master) error {
 	done := map[string]bool{}
 	for _, other := range all {
