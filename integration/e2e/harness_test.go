@@ -170,7 +170,7 @@ var configured = map[string]string{
 	"slow starts":      "[aws]\nstart_sessions_per_second = 0.5\nstart_sessions_burst = 1\n", // one every two seconds
 	"rationed":         "[aws]\n" + rationed,
 	"brief drain":      "[limits]\ndrain_timeout = \"1s\"\n\n[aws]\n",
-	"quick keepalives": "[limits]\nkeepalive = \"2s\"\nkeepalive_count = 2\n\n[aws]\n",
+	"quick keepalives": "[limits]\nkeepalive = \"3s\"\nkeepalive_count = 3\n\n[aws]\n",
 }
 
 // configure puts lines, which begin or end with the table [aws], in its place.

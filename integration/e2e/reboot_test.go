@@ -96,7 +96,7 @@ func (w *world) inTheMiddle(t *testing.T) *midst {
 	for name, is := range ready {
 		w.eventually(t, name+" has begun", is)
 		if t.Failed() {
-			t.FailNow()
+			t.Fatalf("it said %q", m.all[name].said)
 		}
 	}
 	return m

@@ -129,10 +129,10 @@ func TestSessionEndedByAWS(t *testing.T) {
 	for _, session := range w.lab.AWS.Sessions() {
 		w.lab.AWS.End(session.ID, "the session reached its maximum duration")
 	}
+	limit := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
 	_ = cmd.Wait()
-	if !strings.Contains(stderr.String(), "Session Manager ended the session") {
-		t.Errorf("the person is not told: exit status %d, %s", cmd.ProcessState.ExitCode(), &stderr)
-	}
+	w.checkWords(t, result{stderr: stderr.String(), code: cmd.ProcessState.ExitCode()}, []string{"Session Manager ended the session", "connect again"})
 }
 
 // gatewayCommand runs one of the gateway's own commands, which must succeed.
