@@ -270,17 +270,22 @@ func pushable(key ssh.PublicKey) bool {
 }
 
 // relay copies both ways. The end of the instance's output is the end; the end of input is not: answers may still be on their way, and ssh ends its
-// ProxyCommand when it is done. But an ssh that was killed cannot, so that silence after the end of input is the end, too. ctx ends it at once, politely
-// towards AWS. No more than ahead bytes of input are read before the session takes them.
+// ProxyCommand when it is done. But an ssh that was killed cannot: then nobody reads our output any more, and where that cannot be seen, silence after the end of
+// input is the end, too. ctx ends it at once, politely towards AWS. No more than ahead bytes of input are read before the session takes them.
 func relay(ctx context.Context, session net.Conn, local stdio, ahead int) error {
 	stop := context.AfterFunc(ctx, func() { _ = session.Close() })
 	defer stop()
 	output := &lingering{Conn: session}
+	ended := make(chan struct{})
+	defer close(ended)
 	go func() {
 		if err := copyShallow(session, local.in, ahead); err != nil {
 			_ = session.Close()
 		}
 		output.begin()
+		if awaitUnread(local.out, ended) {
+			_ = session.Close()
+		}
 	}()
 	_, err := io.Copy(local.out, output)
 	closing := session.Close()
