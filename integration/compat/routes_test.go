@@ -102,7 +102,7 @@ func (w *world) writeRoute(r route, lines string) error {
 		return err
 	}
 	for _, program := range []string{"ssh", "scp", "sftp"} {
-		script := fmt.Sprintf("#!/bin/sh\nPATH=${PATH#*:} exec %s -F %s \"$@\"\n", program, w.sshConfig(r))
+		script := fmt.Sprintf("#!/bin/sh\necho >>\"${LOGINS:-/dev/null}\"\nPATH=${PATH#*:} exec %s -F %s \"$@\"\n", program, w.sshConfig(r))
 		if err := os.WriteFile(filepath.Join(w.routeDir(r), program), []byte(script), 0o700); err != nil {
 			return err
 		}

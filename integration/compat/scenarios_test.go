@@ -128,37 +128,48 @@ func (s *scenario) clientVersion(w *world) string {
 
 // differential compares the routes with the plain one to the same machine.
 func (s *scenario) differential(t *testing.T, w *world, row *tableRow, routes []route) {
-	controls := map[route]traces{}
+	type control struct {
+		traces
+		took time.Duration
+	}
+	controls := map[route]control{}
 	for _, r := range routes {
 		t.Run(string(r), func(t *testing.T) {
-			want, known := controls[r.control()]
+			plainly, known := controls[r.control()]
 			if !known {
-				want = s.control(t, w, r.control())
-				controls[r.control()] = want
+				plainly.traces, plainly.took = s.control(t, w, r.control())
+				controls[r.control()] = plainly
 			}
-			got := s.play(t, w, r)
+			row.timed(r.control(), plainly.took)
+			want := plainly.traces
+			got, took := s.play(t, w, r)
 			if warm && got == want { // now there is a session that has been used
-				got = s.play(t, w, r)
+				got, took = s.play(t, w, r)
 			}
-			row.compared(r, got == want)
-			if got != want {
+			switch {
+			case got != want:
+				row.compared(r, differs)
 				t.Errorf("through the gateway:\n%s\nplain ssh:\n%s", got, want)
+			case s.standsStill(t, w, r, took, plainly.took):
+				row.compared(r, slow)
+			default:
+				row.compared(r, same)
 			}
 		})
 	}
 }
 
 // control does it without the gateway, where it must do what it says.
-func (s *scenario) control(t *testing.T, w *world, r route) traces {
+func (s *scenario) control(t *testing.T, w *world, r route) (traces, time.Duration) {
 	t.Helper()
-	got := s.play(t, w, r)
+	got, took := s.play(t, w, r)
 	if *update && r == plain {
 		s.rewrite(t, got.stdout)
 	}
 	if got.stdout != s.stdout {
 		t.Fatalf("without the gateway the scenario does not do what it says:\n%s\nwant stdout %q", got, s.stdout)
 	}
-	return got
+	return got, took
 }
 
 // rewrite puts what happened without the gateway into the scenario's file, to be read by whoever commits it.
@@ -231,8 +242,8 @@ func readScenario(path string) (*scenario, error) {
 	return s, nil
 }
 
-// play runs the script one way, in fresh directories.
-func (s *scenario) play(t *testing.T, w *world, r route) traces {
+// play runs the script one way, in fresh directories, and takes the time.
+func (s *scenario) play(t *testing.T, w *world, r route) (traces, time.Duration) {
 	local, remote := openDir(t, "local"), openDir(t, "remote")
 	for _, file := range s.files {
 		if err := os.WriteFile(filepath.Join(local, file.Name), file.Data, 0o644); err != nil {
@@ -245,10 +256,13 @@ func (s *scenario) play(t *testing.T, w *world, r route) traces {
 	for n := 1; n <= 3; n++ {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("PORT%d=%d", n, freePort(t)))
 	}
+	watch := w.watch(t, r)
+	cmd.Env = append(cmd.Env, "LOGINS="+watch.logins)
 	got := run(t, cmd, scenarioLimit)
+	took := watch.stop(t)
 	plainly := strings.NewReplacer(local, "$LOCAL", remote, "$REMOTE")
 	got.stdout, got.stderr = plainly.Replace(got.stdout), plainly.Replace(got.stderr)
-	return traces{got, listing(t, local) + listing(t, remote)}
+	return traces{got, listing(t, local) + listing(t, remote)}, took
 }
 
 // openDir is a directory with a short name, since sockets are made in it, that every user of the machine may write to.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var record = flag.Bool("record", false, "write what a part of the suite has shown into docs/compatibility.md, beside what stands there; the whole suite always writes")
@@ -31,6 +32,7 @@ type tableRow struct {
 	client        string            // whose program, with its version, where that is not OpenSSH's of this system
 	about         string            // what was done
 	ways          map[string]string // what each route showed, beside the plain connection
+	time          string            // its class on the plain connection, beyond its logins
 	result        string            // passed, failed, not run: why
 	script        string            // the beginning of the hash of the file that says what to do; empty where there is none here
 	commit        string            // of the gateway
@@ -43,6 +45,7 @@ const (
 
 	same    = "same"
 	differs = "differs"
+	slow    = "slow" // the same, in another class of time
 )
 
 // row begins a row; its close reads the result off the test.
@@ -64,15 +67,19 @@ func (r *tableRow) close(t *testing.T) {
 	}
 }
 
-// compared notes what a route showed.
-func (r *tableRow) compared(way route, agrees bool) {
+// compared notes what a route showed: same, differs or slow.
+func (r *tableRow) compared(way route, showed string) {
 	head := string(way)
 	if warm {
 		head += warmSuffix
 	}
-	r.ways[head] = differs
-	if agrees {
-		r.ways[head] = same
+	r.ways[head] = showed
+}
+
+// timed notes what it took without the gateway, on the system's sshd.
+func (r *tableRow) timed(way route, took time.Duration) {
+	if everything && way == plain {
+		r.time = classOf(took)
 	}
 }
 
@@ -131,6 +138,7 @@ func merge(before, now []*tableRow) []*tableRow {
 	kept := slices.DeleteFunc(before, func(old *tableRow) bool {
 		at := slices.IndexFunc(now, func(r *tableRow) bool { return r.section == old.section && r.name == old.name })
 		if at >= 0 && now[at].script == old.script && now[at].result == passed && old.result == passed {
+			now[at].time = cmp.Or(now[at].time, old.time)
 			for way, showed := range old.ways {
 				if now[at].ways[way] == "" {
 					now[at].ways[way], now[at].commit = showed, old.commit
