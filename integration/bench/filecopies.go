@@ -49,6 +49,8 @@ var campaigns = []campaign{
 	{count: func(p plan) map[string]int { return p.others }, waits: true, ways: []manyFiles{
 		{title: "up, lftp mirror -R", at: "lftp", needs: "lftp", copy: lftpUp},
 		{title: "down, lftp mirror", at: "lftp-down", needs: "lftp", down: true, copy: lftpDown},
+		{title: "up, rclone copy", at: "rclone", needs: "rclone", ready: enter, copy: rcloneUp},
+		{title: "down, rclone copy", at: "rclone-down", needs: "rclone", down: true, ready: enter, copy: rcloneDown},
 		{title: "up, sshfs, 8 cp at once", at: "sshfs", needs: "sshfs", ready: mount, copy: copyAtOnce},
 		{title: "down, sshfs, 8 cp at once", at: "sshfs-down", needs: "sshfs", down: true, ready: mount, copy: copyAtOnce},
 	}},
@@ -117,7 +119,7 @@ func (c *fileCopy) lftp(ctx context.Context, command string) error {
 
 // mount makes the machine's home directory one of ours.
 func mount(ctx context.Context, c *fileCopy) (unmount func() error, err error) {
-	if c.point, err = os.MkdirTemp(c.master.route.world.dir, "mount"); err != nil {
+	if c.mount, err = os.MkdirTemp(c.master.route.world.dir, "mount"); err != nil {
 		return nil, err
 	}
 	if !c.way.down {
@@ -127,18 +129,18 @@ func mount(ctx context.Context, c *fileCopy) (unmount func() error, err error) {
 	} else if err := os.Mkdir(c.back(), 0o700); err != nil {
 		return nil, err
 	}
-	if _, err := output(c.master.route.world.command(ctx, "sshfs", "machine:", c.point, "-o", "ssh_command="+c.shell())); err != nil {
+	if _, err := output(c.master.route.world.command(ctx, "sshfs", "machine:", c.mount, "-o", "ssh_command="+c.shell())); err != nil {
 		return nil, err
 	}
 	return func() error {
-		_, err := output(exec.Command("fusermount", "-u", c.point))
+		_, err := output(exec.Command("fusermount", "-u", c.mount))
 		return err
 	}, nil
 }
 
 // copyAtOnce lets eight programs copy an eighth each. They have written everything when they end: a mount's close waits for the machine.
 func copyAtOnce(ctx context.Context, c *fileCopy) error {
-	from, to := c.dir, filepath.Join(c.point, c.there)
+	from, to := c.dir, filepath.Join(c.mount, c.there)
 	if c.way.down {
 		from, to = to, c.back()
 	}

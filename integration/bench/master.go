@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // master is one SSH connection on a route, kept open, through which further commands go: so that what is timed begins without a login, and so that
@@ -68,18 +70,23 @@ func (r *route) login(ctx context.Context, limit time.Duration) (*master, error)
 	return m, nil
 }
 
-// openAll logs in by several routes at once, which is not timed. Each that is open is returned, in the order of the routes, also beside an error.
+// openAll logs in by several routes, which is not timed: at once, unless there are no delays that would keep the plugin's first bytes from coming too soon. Each that is
+// open is returned, in the order of the routes, also beside an error.
 func openAll(ctx context.Context, routes []*route) (open []*master, err error) {
 	all, errs := make([]*master, len(routes)), make([]error, len(routes))
-	var logins sync.WaitGroup
+	var logins errgroup.Group
+	if routes[0].world.rtt == 0 {
+		logins.SetLimit(1)
+	}
 	for i, r := range routes {
-		logins.Go(func() {
+		logins.Go(func() error {
 			if all[i], errs[i] = r.open(ctx); errs[i] != nil {
 				errs[i] = fmt.Errorf("%s: %w", r.name, r.explain(errs[i]))
 			}
+			return nil
 		})
 	}
-	logins.Wait()
+	_ = logins.Wait() // the errors are in errs
 	return slices.DeleteFunc(all, func(m *master) bool { return m == nil }), errors.Join(errs...)
 }
 

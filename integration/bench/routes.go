@@ -21,8 +21,9 @@ type route struct {
 	carrier func(ssh int) (pid int, err error)
 	// slowDown and slowUp say that one lane moves about 1 MB/s whatever the machine: the files are smaller then.
 	slowDown, slowUp bool
-	upOnly           bool   // the size of what is sent makes no difference down
-	lanes            int    // 1 when zero
+	upOnly           bool // the size of what is sent makes no difference down
+	lanes            int  // 1 when zero
+	door             func(context.Context) (*door, error)
 	log              string // of the gateway, where there is one
 }
 
@@ -80,17 +81,25 @@ const (
 // pluginRoute is what AWS documents: its command line as ProxyCommand, which starts the plugin. This is the incumbent.
 func (w *world) pluginRoute() (*route, error) {
 	r := &route{name: pluginName, world: w, slowDown: w.rate > 0, slowUp: true, carrier: func(ssh int) (int, error) { return descendant(ssh, "session-manager-plugin") }}
+	r.door = w.pluginDoor
+	var command []string
+	for _, word := range w.sessionCommand("AWS-StartSSHSession", "portNumber=22") {
+		command = append(command, quote(word))
+	}
+	return r, r.write(w.instanceKeys(), "    ProxyCommand "+strings.Join(command, " ")+"\n")
+}
+
+// sessionCommand is the AWS command line that starts a session by the plugin.
+func (w *world) sessionCommand(document, parameters string) []string {
 	environ := append(w.lab.ConnectEnviron(person), "PATH="+filepath.Dir(w.bench.programs.plugin)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	// A profile without a name is no profile to the AWS command line.
-	command := []string{"env", "-u", "AWS_PROFILE", "-u", "AWS_SESSION_TOKEN"}
+	words := []string{"env", "-u", "AWS_PROFILE", "-u", "AWS_SESSION_TOKEN"}
 	for _, variable := range environ {
 		if !strings.HasSuffix(variable, "=") {
-			command = append(command, quote(variable))
+			words = append(words, variable)
 		}
 	}
-	command = append(command, quote(w.bench.programs.aws), "ssm", "start-session", "--target", lab.MainInstance,
-		"--document-name", "AWS-StartSSHSession", "--parameters", "portNumber=22")
-	return r, r.write(w.instanceKeys(), "    ProxyCommand "+strings.Join(command, " ")+"\n")
+	return append(words, w.bench.programs.aws, "ssm", "start-session", "--target", lab.MainInstance, "--document-name", document, "--parameters", parameters)
 }
 
 // connectRoute is our own ProxyCommand.
@@ -113,6 +122,7 @@ func (w *world) gatewayRoute(ctx context.Context, v variant) (*route, error) {
 	r := &route{name: v.name, world: w, log: g.logPath}
 	r.lanes, r.slowDown, r.slowUp, r.upOnly = v.lanes, w.rate > 0, w.rate > 0 && v.maxPayload == 0, v.maxPayload > 0
 	r.carrier = func(int) (int, error) { return g.cmd.Process.Pid, nil }
+	r.door = gatewayDoor(g)
 	addr := g.addr
 	if v.narrow {
 		line, err := w.line(g.addr, narrowTrip, narrowRate)
