@@ -25,6 +25,7 @@ type gatherer struct {
 	last     reading
 	drip     drip
 	mark     mark // of the connection; raised while a drip is let come together
+	nap      nap
 	bulk     *[bulkRead]byte
 	ahead    []byte // what of bulk is still to be given out
 	deadline coarseDeadline
@@ -72,15 +73,19 @@ func (g *gatherer) fetch(p []byte) error {
 // collect reads from the network: what has come together while it waited, if messages drip in.
 func (g *gatherer) collect(into []byte) (int, error) {
 	if g.drip.wait > 0 {
-		raised := g.mark.raise()
-		time.Sleep(g.drip.wait)
-		if raised {
+		if !g.mark.raise() {
+			time.Sleep(g.drip.wait)
+		} else {
+			g.nap.sleep(g.drip.wait)
 			if n, err := g.mark.read(into); n > 0 || err != nil {
 				return n, err
 			}
 		}
 	}
 	g.mark.lower()
+	if g.drip.wait == 0 {
+		g.nap.close()
+	}
 	return g.Conn.Read(into)
 }
 

@@ -19,6 +19,7 @@ const (
 func (c *Conn) readFrames(s *socket) (heard bool, err error) {
 	s.in.idle = c.settle
 	defer func() { c.settle() }()
+	defer s.in.nap.close()
 	for {
 		f, err := s.read()
 		if err != nil {

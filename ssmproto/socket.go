@@ -25,6 +25,7 @@ type socket struct {
 	ws      *websocket.Conn
 	out     *coalescer
 	in      *gatherer
+	kernel  bool // the connection is one of the kernel's, whose clock runs: those in memory may have another
 	silence time.Duration
 	size    int         // of the last frame that was read: the next is likely to be like it
 	scratch []byte      // for the encoding of acknowledgements
@@ -121,6 +122,7 @@ func (s *socket) capture(opening context.Context, dialer *websocket.Dialer) {
 			step := coarseDeadline{step: s.silence / 64}
 			s.out = &coalescer{Conn: conn, deadline: step}
 			s.in = &gatherer{Conn: s.out, mark: markOf(conn), deadline: step}
+			_, s.kernel = conn.(*net.TCPConn)
 			s.disarm = context.AfterFunc(opening, func() { _ = conn.Close() })
 			return s.in, nil
 		}

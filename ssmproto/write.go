@@ -20,6 +20,13 @@ const (
 
 var errPaused = errors.New("ssmproto: the service has paused the session for too long")
 
+const (
+	// longestNap is a rest that the end of the session does not have to interrupt.
+	longestNap = 2 * restLimit
+	// napKept is how long the writer keeps the timer of its naps when it has nothing to do.
+	napKept = time.Second
+)
+
 // outgoing is one message for the socket: a frame, or an acknowledgement still to be encoded.
 type outgoing struct {
 	frame *frame
@@ -33,6 +40,8 @@ func (c *Conn) writeLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	batch := make([]outgoing, 0, maxBatch)
+	var rest nap
+	defer rest.close()
 	for {
 		var wait time.Duration
 		var err error
@@ -41,6 +50,7 @@ func (c *Conn) writeLoop() {
 		s := c.socket
 		batch, wait = c.plan(batch[:0], time.Now())
 		ping := s != nil && c.pingDue(time.Now())
+		resting := c.resting
 		c.mu.Unlock()
 		if s != nil && len(batch) > 0 {
 			err = s.write(batch)
@@ -54,6 +64,13 @@ func (c *Conn) writeLoop() {
 		}
 		if len(batch) > 0 {
 			continue
+		}
+		if resting && s.kernel && wait <= longestNap {
+			rest.sleep(wait)
+			continue
+		}
+		if wait > napKept {
+			rest.close()
 		}
 		timer.Reset(wait)
 		select {
