@@ -65,34 +65,14 @@ func TestOpenSSHBelievesTheCertificate(t *testing.T) {
 // serveTrue is an SSH server that lets everybody in and runs true. It ends with the test.
 func serveTrue(t *testing.T, keys ...ssh.Signer) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	config := &ssh.ServerConfig{NoClientAuth: true}
 	for _, key := range keys {
 		config.AddHostKey(key)
 	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { runTrue(conn, config) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		all.Wait()
-	})
-	return listener.Addr().String()
+	return testkit.ServeTCP(t, "127.0.0.1", func(conn net.Conn) { runTrue(conn, config) })
 }
 
 func runTrue(conn net.Conn, config *ssh.ServerConfig) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(testkit.Patience))
 	server, channels, requests, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return // the client did not believe us

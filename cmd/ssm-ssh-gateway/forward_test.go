@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestParseForward(t *testing.T) {
@@ -61,29 +62,7 @@ func TestParseForward(t *testing.T) {
 // serveEcho answers every connection with what it says, until the test ends, and gives the port.
 func serveEcho(t *testing.T, host string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer func() { _ = conn.Close() }()
-				_ = conn.SetDeadline(time.Now().Add(patience))
-				_, _ = io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		all.Wait()
-	})
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	_, port, _ := net.SplitHostPort(testkit.ServeTCP(t, host, func(conn net.Conn) { _, _ = io.Copy(conn, conn) }))
 	return port
 }
 
@@ -122,7 +101,7 @@ func TestForward(t *testing.T) {
 	near, behind := serveEcho(t, "127.0.0.1"), serveEcho(t, "127.0.0.2")
 	socket := filepath.Join(t.TempDir(), "s")
 	p := begin(t, nil, "forward", "-L", "0:localhost:"+near, "-L", socket+":127.0.0.2:"+behind, "-L", "0:localhost:"+near, lab.MainInstance)
-	addresses := p.stderr.find(t, `(?s)(127\.0\.0\.1:\d+) leads to localhost.*leads to 127\.0\.0\.2.* (127\.0\.0\.1:\d+) leads to localhost`)
+	addresses := p.stderr.Find(t, `(?s)(127\.0\.0\.1:\d+) leads to localhost.*leads to 127\.0\.0\.2.* (127\.0\.0\.1:\d+) leads to localhost`)
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", info, err)
 	}
@@ -150,7 +129,7 @@ func TestForward(t *testing.T) {
 func TestForwardAgain(t *testing.T) {
 	l := laptopLab(t)
 	p := begin(t, nil, "forward", "-L", "0:localhost:"+serveEcho(t, "127.0.0.1"), lab.MainInstance)
-	address := p.stderr.find(t, `(127\.0\.0\.1:\d+) leads`)[1]
+	address := p.stderr.Find(t, `(127\.0\.0\.1:\d+) leads`)[1]
 	for range 2 {
 		roundTrip(t, "tcp", address, 1000)
 		for _, session := range l.AWS.Sessions() {
@@ -166,7 +145,7 @@ func TestForwardAgain(t *testing.T) {
 			}
 		}
 	}
-	p.stderr.find(t, "has ended .*idle for too long")
+	p.stderr.Find(t, "has ended .*idle for too long")
 	p.interrupt()
 	if code := p.end(t); code != 0 {
 		t.Errorf("exit status %d", code)
@@ -195,7 +174,7 @@ func TestForwardHalfClose(t *testing.T) {
 	}()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	p := begin(t, nil, "forward", "-L", "0:localhost:"+port, lab.MainInstance)
-	conn, err := net.Dial("tcp", p.stderr.find(t, `(127\.0\.0\.1:\d+) leads`)[1])
+	conn, err := net.Dial("tcp", p.stderr.Find(t, `(127\.0\.0\.1:\d+) leads`)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +195,7 @@ func TestForwardHalfClose(t *testing.T) {
 func TestForwardNobody(t *testing.T) {
 	l := laptopLab(t)
 	p := begin(t, nil, "forward", "-L", "0:localhost:1", lab.MainInstance)
-	conn, err := net.Dial("tcp", p.stderr.find(t, `(127\.0\.0\.1:\d+) leads`)[1])
+	conn, err := net.Dial("tcp", p.stderr.Find(t, `(127\.0\.0\.1:\d+) leads`)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +204,7 @@ func TestForwardNobody(t *testing.T) {
 	if got, err := io.ReadAll(conn); len(got) > 0 || os.IsTimeout(err) {
 		t.Errorf("nobody said %q, %v", got, err)
 	}
-	p.stderr.find(t, "nothing answers on localhost:1")
+	p.stderr.Find(t, "nothing answers on localhost:1")
 	p.interrupt()
 	p.end(t)
 	nothingOpen(t, l)

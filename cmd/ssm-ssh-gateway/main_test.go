@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +79,7 @@ func runHere(t *testing.T, stdin io.Reader, args ...string) result {
 
 // program is a command line at work in this process.
 type program struct {
-	stdout, stderr *transcript
+	stdout, stderr *testkit.Transcript
 	interrupt      func()
 	ended          chan int
 }
@@ -89,11 +88,11 @@ type program struct {
 func begin(t *testing.T, stdin io.Reader, args ...string) *program {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{stdout: newTranscript(), stderr: newTranscript(), interrupt: cancel, ended: make(chan int, 1)}
+	p := &program{stdout: testkit.NewTranscript(), stderr: testkit.NewTranscript(), interrupt: cancel, ended: make(chan int, 1)}
 	go func() { p.ended <- run(ctx, args, stdio{stdin, p.stdout}, p.stderr) }()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s\nprinted: %s\nsaid: %s", strings.Join(args, " "), p.stdout.text(), p.stderr.text())
+			t.Logf("%s\nprinted: %s\nsaid: %s", strings.Join(args, " "), p.stdout.String(), p.stderr.String())
 		}
 		cancel()
 	})
@@ -109,48 +108,6 @@ func (p *program) end(t *testing.T) int {
 	case <-time.After(patience):
 		t.Fatal("the program does not end")
 		return 0
-	}
-}
-
-// transcript collects what a program prints and lets tests wait for it.
-type transcript struct {
-	mu    sync.Mutex
-	buf   bytes.Buffer
-	grown chan struct{} // closed and replaced at each write
-}
-
-func newTranscript() *transcript { return &transcript{grown: make(chan struct{})} }
-
-func (tr *transcript) Write(p []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	close(tr.grown)
-	tr.grown = make(chan struct{})
-	return tr.buf.Write(p)
-}
-
-func (tr *transcript) text() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return tr.buf.String()
-}
-
-// find waits for a match and gives its groups.
-func (tr *transcript) find(t *testing.T, pattern string) []string {
-	t.Helper()
-	limit := time.After(patience)
-	for {
-		tr.mu.Lock()
-		match, grown := regexp.MustCompile(pattern).FindStringSubmatch(tr.buf.String()), tr.grown
-		tr.mu.Unlock()
-		if match != nil {
-			return match
-		}
-		select {
-		case <-grown:
-		case <-limit:
-			t.Fatalf("%q never came in: %s", pattern, tr.text())
-		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // serveHere runs the lab's gateway in this process with its metrics on a free port, and gives their address.
@@ -25,7 +26,7 @@ func serveHere(t *testing.T, l *lab.Lab) (address string) {
 	}
 	cfg.MetricsListen = "127.0.0.1:0"
 	ctx, cancel := context.WithCancel(context.Background())
-	log, ended := newTranscript(), make(chan error, 1)
+	log, ended := testkit.NewTranscript(), make(chan error, 1)
 	go func() { ended <- serve(ctx, cfg, serveOptions{log: log}) }()
 	t.Cleanup(func() {
 		cancel()
@@ -33,8 +34,8 @@ func serveHere(t *testing.T, l *lab.Lab) (address string) {
 			t.Error(err)
 		}
 	})
-	log.find(t, `"msg":"listening"`)
-	return log.find(t, `"msg":"metrics","address":"([^"]+)"`)[1]
+	log.Find(t, `"msg":"listening"`)
+	return log.Find(t, `"msg":"metrics","address":"([^"]+)"`)[1]
 }
 
 // scrapeUntil asks until every line is there: some are counted a moment after the client has seen their cause.
@@ -81,13 +82,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := newTranscript()
+	out := testkit.NewTranscript()
 	ssh.Stdout, ssh.Stderr = out, out
 	if err := ssh.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = ssh.Process.Kill() }()
-	out.find(t, "ready\n")
+	out.Find(t, "ready\n")
 	scrapeUntil(t, address,
 		"connections_active 1", "machines_active 1", "lanes_active 1", "lanes_total 1", "logins_total 1", "upstreams_total 1", `channels_total{type="session"} 1`,
 		`login_refusals_total{reason="unknown_key"} 1`, `aws_calls_total{action="ssm:StartSession",result="ok"} 1`, "ssm_resumes_total 0")

@@ -11,6 +11,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/awscloud"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // pluginArgs starts a session and gives what the AWS command line would hand on.
@@ -123,15 +124,15 @@ func TestPluginOldAgent(t *testing.T) {
 	args := pluginArgs(t, l, lab.OfflineInstance, awscloud.Purpose{
 		Document: awscloud.PortDocument, Parameters: map[string][]string{"portNumber": {serveEcho(t, "127.0.0.1")}, "localPortNumber": {"0"}},
 	})
-	out, errs, ended := newTranscript(), newTranscript(), make(chan int, 1)
+	out, errs, ended := testkit.NewTranscript(), testkit.NewTranscript(), make(chan int, 1)
 	go func() { ended <- runPlugin(t.Context(), args, stdio{strings.NewReader(""), out}, errs) }()
-	opened := out.find(t, `Port (\d+) opened for sessionId (\S+)\.`)
+	opened := out.Find(t, `Port (\d+) opened for sessionId (\S+)\.`)
 	for range 3 {
 		roundTrip(t, "tcp", "127.0.0.1:"+opened[1], 20<<10)
 	}
 	l.AWS.End(opened[2], "")
 	if code := <-ended; code != 0 {
-		t.Errorf("exit status %d: %s", code, errs.text())
+		t.Errorf("exit status %d: %s", code, errs.String())
 	}
 	nothingOpen(t, l)
 }
@@ -141,16 +142,16 @@ func TestPluginStandardStream(t *testing.T) {
 	l := laptopLab(t)
 	args := pluginArgs(t, l, lab.MainInstance, awscloud.Purpose{Document: "AWS-StartSSHSession", Parameters: map[string][]string{"portNumber": {serveEcho(t, "127.0.0.1")}}})
 	in, typed := io.Pipe()
-	out, errs, ended := newTranscript(), newTranscript(), make(chan int, 1)
+	out, errs, ended := testkit.NewTranscript(), testkit.NewTranscript(), make(chan int, 1)
 	go func() { ended <- runPlugin(t.Context(), args, stdio{in, out}, errs) }()
 	if _, err := io.WriteString(typed, "hello\n"); err != nil {
 		t.Fatal(err)
 	}
-	out.find(t, `\Ahello\n\z`)
-	session := errs.find(t, `Starting session with SessionId: (\S+)`)[1]
+	out.Find(t, `\Ahello\n\z`)
+	session := errs.Find(t, `Starting session with SessionId: (\S+)`)[1]
 	l.AWS.End(session, "")
-	if code := <-ended; code != 0 || out.text() != "hello\n" {
-		t.Errorf("exit status %d, printed %q, said %q", code, out.text(), errs.text())
+	if code := <-ended; code != 0 || out.String() != "hello\n" {
+		t.Errorf("exit status %d, printed %q, said %q", code, out.String(), errs.String())
 	}
 	_ = typed.Close()
 	nothingOpen(t, l)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // awsCLI is AWS's own command line in the lab, with this program as its plugin: testscript has put it on the PATH under that name.
@@ -58,9 +59,9 @@ func startSession(document string, parameters ...string) []string {
 }
 
 // beginCLI runs the command line in a process group of its own, as a shell does, with its output in a transcript.
-func beginCLI(t *testing.T, cmd *exec.Cmd) *transcript {
+func beginCLI(t *testing.T, cmd *exec.Cmd) *testkit.Transcript {
 	t.Helper()
-	out := newTranscript()
+	out := testkit.NewTranscript()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -120,7 +121,7 @@ func TestPluginForward(t *testing.T) {
 		t.Run(c.document, func(t *testing.T) {
 			cmd := awsCLI(t, l, startSession(c.document, c.parameters...)...)
 			out := beginCLI(t, cmd)
-			opened := out.find(t, `Starting session with SessionId: (\S+)\nPort (\d+) opened for sessionId (\S+)\.\nWaiting for connections\.\.\.\n`)
+			opened := out.Find(t, `Starting session with SessionId: (\S+)\nPort (\d+) opened for sessionId (\S+)\.\nWaiting for connections\.\.\.\n`)
 			if opened[1] != opened[3] {
 				t.Errorf("two sessions: %s and %s", opened[1], opened[3])
 			}
@@ -130,7 +131,7 @@ func TestPluginForward(t *testing.T) {
 			}
 			roundTrip(t, "tcp", "127.0.0.1:"+opened[2], 50<<10)
 			endCLI(t, cmd)
-			if text := out.text(); strings.Count(text, "Connection accepted for session ["+opened[1]+"]") != 1 || !strings.Contains(text, "Exiting session with sessionId: "+opened[1]) {
+			if text := out.String(); strings.Count(text, "Connection accepted for session ["+opened[1]+"]") != 1 || !strings.Contains(text, "Exiting session with sessionId: "+opened[1]) {
 				t.Errorf("it printed %s", text)
 			}
 			nothingOpen(t, l)
@@ -143,15 +144,15 @@ func TestPluginEnded(t *testing.T) {
 	l := laptopLab(t)
 	cmd := awsCLI(t, l, startSession("AWS-StartPortForwardingSession", "portNumber=1,localPortNumber=0")...)
 	out := beginCLI(t, cmd)
-	opened := out.find(t, `Port (\d+) opened for sessionId (\S+)\.`)
+	opened := out.Find(t, `Port (\d+) opened for sessionId (\S+)\.`)
 	conn := dialLocal(t, opened[1])
 	_, _ = io.Copy(io.Discard, conn)
-	out.find(t, "Connection to destination port failed, check SSM Agent logs.")
+	out.Find(t, "Connection to destination port failed, check SSM Agent logs.")
 	l.AWS.End(opened[2], "maximum duration reached")
 	if err := cmd.Wait(); err == nil {
 		t.Error("a session that was ended is no success")
 	}
-	out.find(t, "maximum duration reached")
+	out.Find(t, "maximum duration reached")
 	nothingOpen(t, l)
 }
 
@@ -168,28 +169,28 @@ func TestPluginShell(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the end of the shell: %v", err)
 	}
-	out.find(t, "Exiting session with sessionId: ")
+	out.Find(t, "Exiting session with sessionId: ")
 	nothingOpen(t, l)
 }
 
 // typeAt uses a shell on a terminal of the given size and leaves it.
-func typeAt(t *testing.T, out *transcript, screen *os.File, size string) {
+func typeAt(t *testing.T, out *testkit.Transcript, screen *os.File, size string) {
 	t.Helper()
-	out.find(t, prompt)
+	out.Find(t, prompt)
 	_, _ = fmt.Fprintf(screen, "until stty size | grep -q '^%s$'; do sleep 0.05; done; echo size $(stty size)\r", size)
-	out.find(t, "size "+size)
+	out.Find(t, "size "+size)
 	_, _ = io.WriteString(screen, "echo begin $((40+2)); sleep 600\r")
-	out.find(t, "begin 42")
+	out.Find(t, "begin 42")
 	_, _ = io.WriteString(screen, "\x03")
 	_, _ = io.WriteString(screen, "echo after $((40+3))\r")
-	out.find(t, "after 43")
+	out.Find(t, "after 43")
 	_, _ = io.WriteString(screen, "exit\r")
 }
 
 // readScreen collects what a terminal shows, until its programs are gone: Linux ends reading with EIO then.
-func readScreen(t *testing.T, screen *os.File) *transcript {
+func readScreen(t *testing.T, screen *os.File) *testkit.Transcript {
 	t.Helper()
-	out, ended := newTranscript(), make(chan struct{})
+	out, ended := testkit.NewTranscript(), make(chan struct{})
 	go func() {
 		defer close(ended)
 		_, _ = io.Copy(out, screen)
@@ -198,7 +199,7 @@ func readScreen(t *testing.T, screen *os.File) *transcript {
 		_ = screen.Close()
 		<-ended
 		if t.Failed() {
-			t.Logf("the screen shows: %s", out.text())
+			t.Logf("the screen shows: %s", out.String())
 		}
 	})
 	return out

@@ -13,18 +13,19 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // hangupWriter sends this process SIGHUP when the first line is written.
 type hangupWriter struct {
-	*transcript
+	*testkit.Transcript
 	once sync.Once
 }
 
 // Write implements io.Writer.
 func (h *hangupWriter) Write(p []byte) (int, error) {
 	h.once.Do(func() { _ = syscall.Kill(os.Getpid(), syscall.SIGHUP) })
-	return h.transcript.Write(p)
+	return h.Transcript.Write(p)
 }
 
 // TestAHangupDuringTheStartIsAReload: the first thing a start logs is the key that it has made, long before it listens.
@@ -45,10 +46,10 @@ func TestAHangupDuringTheStartIsAReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	log, ended := newTranscript(), make(chan error, 1)
-	go func() { ended <- serve(ctx, cfg, serveOptions{log: &hangupWriter{transcript: log}}) }()
-	log.find(t, `"msg":"listening"`)
-	log.find(t, `"msg":"reloaded"`)
+	log, ended := testkit.NewTranscript(), make(chan error, 1)
+	go func() { ended <- serve(ctx, cfg, serveOptions{log: &hangupWriter{Transcript: log}}) }()
+	log.Find(t, `"msg":"listening"`)
+	log.Find(t, `"msg":"reloaded"`)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

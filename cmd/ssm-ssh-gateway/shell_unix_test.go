@@ -43,7 +43,7 @@ func TestShell(t *testing.T) {
 	}
 	out := readScreen(t, screen)
 	t.Cleanup(closeTerminal) // before the screen is waited for
-	out.find(t, prompt)
+	out.Find(t, prompt)
 	if err := pty.Setsize(screen, &pty.Winsize{Rows: 40, Cols: 120}); err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +77,14 @@ func TestShellEnded(t *testing.T) {
 	}
 	defer func() { _, _ = in.Close(), typed.Close() }()
 	p := begin(t, in, "shell", lab.MainInstance)
-	p.stdout.find(t, prompt)
+	p.stdout.Find(t, prompt)
 	for _, session := range l.AWS.Sessions() {
 		l.AWS.End(session.ID, "idle for too long")
 	}
 	if code := p.end(t); code != exitSSH {
 		t.Errorf("exit status %d", code)
 	}
-	p.stderr.find(t, "Session Manager has ended the session: idle for too long")
+	p.stderr.Find(t, "Session Manager has ended the session: idle for too long")
 	nothingOpen(t, l)
 }
 

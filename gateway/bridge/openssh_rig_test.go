@@ -37,7 +37,7 @@ func newOpenSSH(t *testing.T) *openSSH {
 			t.Skipf("this test drives OpenSSH, and %v", err)
 		}
 	}
-	o := &openSSH{dir: t.TempDir(), gate: &scriptedGate{}, watch: newRecorder()}
+	o := &openSSH{dir: testkit.SocketDir(t), gate: &scriptedGate{}, watch: newRecorder()}
 	o.config = filepath.Join(o.dir, "ssh_config")
 	signer := o.sshdConfig(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -47,7 +47,7 @@ func TestOpenSSHExitCodes(t *testing.T) {
 // To any other it reads on for ever and throws away.
 func TestOpenSSHBrokenPipeEndsTheProgram(t *testing.T) {
 	o := newOpenSSH(t)
-	cmd := o.command(t, "ssh", "-n", "machine", "yes")
+	cmd := o.command(t, "ssh", "-n", "machine", "exec yes")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // AWS publishes no rates of these calls, and throttles. The emulator does at a low one, and the gateway is told to stay below it: its bursts are smaller, because
@@ -129,7 +130,7 @@ func TestAnsibleWithTwentyForks(t *testing.T) {
 func TestAGitFetchLoop(t *testing.T) {
 	const rounds = 10
 	w := worldOf(t, "sshd, rationed")
-	remote, local := w.shortDir(t), t.TempDir()
+	remote, local := testkit.SocketDir(t), t.TempDir()
 	git := func(args ...string) result {
 		cmd := exec.Command("git", args...)
 		cmd.Dir = local

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestHybridNode reaches a node that Instance Connect does not know by a certificate of the gateway's user CA, which the node's sshd trusts.
@@ -20,7 +21,7 @@ func TestHybridNode(t *testing.T) {
 				t.Errorf("%s: %s", destination, got)
 			}
 		}
-		from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(w.shortDir(t), "to")
+		from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(testkit.SocketDir(t), "to")
 		content := randomBytes(t, 300<<10)
 		write(t, from, content)
 		w.run(t, "scp", from, "ec2-user@"+lab.HybridNode+":"+to)

@@ -426,20 +426,6 @@ func freePort(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// shortDir is a directory for unix sockets, whose names may not be long, that the instance's users can write to.
-func (w *world) shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "e2e") //nolint:usetesting // t.TempDir is too long a name for a socket, and only the owner's
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // startAgent runs an ssh-agent with one key and gives its socket.
 func startAgent(t *testing.T, key string) string {
 	t.Helper()

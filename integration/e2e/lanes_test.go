@@ -13,13 +13,15 @@ import (
 	"testing"
 
 	"github.com/creack/pty"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // master holds one connection to the machine that others share, and gives the options with which they do: and only so, for ssh would rather connect anew
 // than tell that a session was refused.
 func (w *world) master(t *testing.T, args ...string) []string {
 	t.Helper()
-	socket := filepath.Join(w.shortDir(t), "master")
+	socket := filepath.Join(testkit.SocketDir(t), "master")
 	cmd := w.command("ssh", append(append([]string{"-M", "-N", "-S", socket}, args...), target)...)
 	cmd.Env = append(cmd.Environ(), "SSH_AUTH_SOCK="+startAgent(t, w.lab.UserKey("alice")))
 	background(t, cmd)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 const target = "ec2-user@i-0123456789abcdef0"
@@ -134,11 +136,11 @@ func TestFileTransfer(t *testing.T) {
 func TestForwards(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
 		echo := listenEcho(t, "tcp", "127.0.0.1:0")
-		remoteSocket := filepath.Join(w.shortDir(t), "remote.sock")
+		remoteSocket := filepath.Join(testkit.SocketDir(t), "remote.sock")
 		listenEcho(t, "unix", remoteSocket)
 		local, socks, reverse := freePort(t), freePort(t), freePort(t)
-		localSocket := filepath.Join(w.shortDir(t), "local.sock")
-		reverseSocket := filepath.Join(w.shortDir(t), "reverse.sock")
+		localSocket := filepath.Join(testkit.SocketDir(t), "local.sock")
+		reverseSocket := filepath.Join(testkit.SocketDir(t), "reverse.sock")
 		background(t, w.command("ssh", "-N", "-o", "ExitOnForwardFailure=yes",
 			"-L", local+":"+echo, "-L", localSocket+":"+remoteSocket, "-D", socks, "-R", reverse+":"+echo, "-R", reverseSocket+":"+echo, target))
 		conversation(t, "-L", func() (net.Conn, error) { return net.Dial("tcp", local) })
@@ -237,7 +239,7 @@ func TestTenAtOnce(t *testing.T) {
 // TestMultiplexing runs sessions one after another over one ControlMaster connection.
 func TestMultiplexing(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
-		socket := filepath.Join(w.shortDir(t), "master")
+		socket := filepath.Join(testkit.SocketDir(t), "master")
 		background(t, w.command("ssh", "-M", "-N", "-S", socket, target))
 		waitFor(t, socket)
 		for i := range 20 {

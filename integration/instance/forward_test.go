@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // echoUpper answers what it has read up to the end of its input, in upper case: it says nothing to a client whose half-close is lost.
@@ -187,23 +188,9 @@ func TestDynamicForward(t *testing.T) {
 	})
 }
 
-// socketDir is a short directory that the login users may use: the path of a Unix socket has about 100 bytes.
-func socketDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long a path, and closed to the login users
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func TestUnixForwards(t *testing.T) {
 	eachKind(t, func(t *testing.T, p place) {
-		dir := socketDir(t)
+		dir := testkit.SocketDir(t)
 		target := filepath.Join(dir, "target")
 		echoUpper(t, "unix", target)
 		if err := os.Chmod(target, 0o777); err != nil {
@@ -247,7 +234,7 @@ func TestAgentForwarding(t *testing.T) {
 
 func serveAgent(t *testing.T, keyring agent.Agent) string {
 	t.Helper()
-	path := filepath.Join(socketDir(t), "agent")
+	path := filepath.Join(testkit.SocketDir(t), "agent")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)

@@ -145,7 +145,7 @@ func TestStartRefusesNonsense(t *testing.T) {
 // What a session runs ends with the machine, on a real one also what has left the session. A pipe tells: it ends when no process holds it any more.
 func TestCloseEndsEverything(t *testing.T) {
 	eachKind(t, func(t *testing.T, p place) {
-		fifo := filepath.Join(socketDir(t), "held")
+		fifo := filepath.Join(testkit.SocketDir(t), "held")
 		if out, err := exec.Command("mkfifo", "-m", "666", fifo).CombinedOutput(); err != nil {
 			t.Fatalf("mkfifo: %v %s", err, out)
 		}

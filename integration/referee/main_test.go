@@ -1,7 +1,6 @@
 package referee_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -15,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -115,7 +113,7 @@ type session struct {
 	id  string
 	cmd *exec.Cmd
 	in  io.WriteCloser
-	out *transcript
+	out transcript
 }
 
 // start opens a session with a document (none: the shell) and gives it to the plugin, as the AWS command line does.
@@ -150,7 +148,7 @@ func (w *world) command(t *testing.T, ctx context.Context, document string, para
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{id: *grant.SessionId, out: newTranscript()}
+	s := &session{id: *grant.SessionId, out: transcript{testkit.NewTranscript()}}
 	s.cmd = exec.CommandContext(ctx, w.plugin, string(response), region, "StartSession", "", string(request), w.aws.PlainURL())
 	s.cmd.Env = w.env
 	s.cmd.WaitDelay = 5 * time.Second
@@ -171,11 +169,32 @@ func (s *session) run(t *testing.T) {
 	})
 }
 
+// interrupt is Ctrl-C, once the plugin has sent nothing for a while. It numbers what it sends from several goroutines without a lock (StreamDataSequenceNumber in
+// its datachannel/streaming.go): the flag that ends the session is lost if it takes the number of a stream's last frame, and nothing tells when that has gone.
+func (s *session) interrupt(t *testing.T, w *world) {
+	t.Helper()
+	sent := func() int64 {
+		for _, info := range w.aws.Sessions() {
+			if info.ID == s.id {
+				return info.ToAgent.Messages
+			}
+		}
+		return 0
+	}
+	const quiet = 250 * time.Millisecond
+	for before := int64(-1); before != sent(); time.Sleep(quiet) {
+		before = sent()
+	}
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // ends waits until the plugin has ended by itself, with success, and the service knows that the session is over.
 func (s *session) ends(t *testing.T, ctx context.Context, w *world) {
 	t.Helper()
 	if err := s.cmd.Wait(); err != nil {
-		t.Errorf("the plugin ended with %v:\n%s", err, s.out.text())
+		t.Errorf("the plugin ended with %v:\n%s", err, s.out.String())
 	}
 	over := func(i awsemu.SessionInfo) bool { return i.Status == awsemu.StatusTerminated }
 	if err := w.aws.WaitSession(ctx, s.id, over); err != nil {
@@ -183,81 +202,28 @@ func (s *session) ends(t *testing.T, ctx context.Context, w *world) {
 	}
 }
 
-// transcript collects what a program prints and lets tests wait for it.
-type transcript struct {
-	mu    sync.Mutex
-	buf   bytes.Buffer
-	grown chan struct{} // closed and replaced at each write
-}
+// transcript is what the plugin has printed.
+type transcript struct{ *testkit.Transcript }
 
-func newTranscript() *transcript { return &transcript{grown: make(chan struct{})} }
-
-func (tr *transcript) Write(p []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	close(tr.grown)
-	tr.grown = make(chan struct{})
-	return tr.buf.Write(p)
-}
-
-func (tr *transcript) text() string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return tr.buf.String()
-}
-
-// after gives what follows the first mark, once there are n bytes of it.
-func (tr *transcript) after(ctx context.Context, mark string, n int) ([]byte, error) {
-	for {
-		tr.mu.Lock()
-		_, rest, found := bytes.Cut(tr.buf.Bytes(), []byte(mark))
-		rest, grown := bytes.Clone(rest), tr.grown
-		tr.mu.Unlock()
-		if found && len(rest) >= n {
-			return rest[:n], nil
-		}
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %d of %d bytes after %q", ctx.Err(), len(rest), n, mark)
-		}
+// after gives the n bytes that follow the first mark, once they are there.
+func (tr transcript) after(ctx context.Context, mark string, n int) ([]byte, error) {
+	var rest string
+	err := tr.Until(ctx, func(text string) (enough bool) {
+		_, rest, enough = strings.Cut(text, mark)
+		return enough && len(rest) >= n
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %d of %d bytes after %q", err, len(rest), n, mark)
 	}
+	return []byte(rest[:n]), nil
 }
 
 // until waits for text and fails the test without it.
-func (tr *transcript) until(t *testing.T, ctx context.Context, text string) {
+func (tr transcript) until(t *testing.T, ctx context.Context, text string) {
 	t.Helper()
 	if _, err := tr.after(ctx, text, 0); err != nil {
-		t.Fatalf("%v in:\n%s", err, tr.text())
+		t.Fatalf("%v in:\n%s", err, tr)
 	}
-}
-
-// serve runs handle for each connection to a port on loopback, until the test ends.
-func serve(t *testing.T, handle func(net.Conn)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(patience))
-				handle(conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		all.Wait()
-	})
-	return listener.Addr().String()
 }
 
 // banner is what a server that speaks first says, as sshd does.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // AWS-StartSSHSession: the plugin's standard streams are the machine's port 22, and the session ends when the machine's side closes.
@@ -21,7 +21,7 @@ func TestSSHDocument(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	data := random(128 << 10)
-	w := newWorld(t, ctx, only(22, serve(t, echo(int64(len(data))))))
+	w := newWorld(t, ctx, only(22, testkit.ServeTCP(t, "127.0.0.1", echo(int64(len(data))))))
 	s := w.start(t, ctx, "AWS-StartSSHSession", map[string][]string{"portNumber": {"22"}})
 	s.out.until(t, ctx, banner)
 	if _, err := s.in.Write(data); err != nil {
@@ -48,7 +48,7 @@ func TestResumeAfterACut(t *testing.T) {
 			if side == awsemu.SideAgent {
 				close(cut)
 			}
-			w := newWorld(t, ctx, only(22, serve(t, func(conn net.Conn) {
+			w := newWorld(t, ctx, only(22, testkit.ServeTCP(t, "127.0.0.1", func(conn net.Conn) {
 				_, _ = conn.Write(append([]byte(banner), down[:len(down)/3]...))
 				select {
 				case <-cut:
@@ -103,9 +103,9 @@ var opened = regexp.MustCompile(`Port (\d+) opened`)
 func (s *session) localPort(t *testing.T, ctx context.Context) string {
 	t.Helper()
 	s.out.until(t, ctx, "Waiting for connections")
-	match := opened.FindStringSubmatch(s.out.text())
+	match := opened.FindStringSubmatch(s.out.String())
 	if match == nil {
-		t.Fatalf("the plugin does not say which port it opened:\n%s", s.out.text())
+		t.Fatalf("the plugin does not say which port it opened:\n%s", s.out.String())
 	}
 	return net.JoinHostPort("localhost", match[1])
 }
@@ -144,7 +144,7 @@ func TestPortForwarding(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const size = 24 << 10
-	w := newWorld(t, ctx, only(8080, serve(t, echo(size))))
+	w := newWorld(t, ctx, only(8080, testkit.ServeTCP(t, "127.0.0.1", echo(size))))
 	s := w.start(t, ctx, "AWS-StartPortForwardingSession", map[string][]string{"portNumber": {"8080"}, "localPortNumber": {"0"}})
 	addr := s.localPort(t, ctx)
 	var all sync.WaitGroup
@@ -159,9 +159,7 @@ func TestPortForwarding(t *testing.T) {
 	if err := through(addr, random(size)); err != nil { // after all others have closed
 		t.Errorf("one more: %v", err)
 	}
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
+	s.interrupt(t, w)
 	s.ends(t, ctx, w)
 }
 
@@ -169,7 +167,7 @@ func TestRemoteHost(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const size = 24 << 10
-	database := serve(t, echo(size))
+	database := testkit.ServeTCP(t, "127.0.0.1", echo(size))
 	w := newWorld(t, ctx, func(host string, port int) string {
 		if host == "10.0.0.53" && port == 5432 {
 			return database
@@ -181,9 +179,7 @@ func TestRemoteHost(t *testing.T) {
 	if err := through(s.localPort(t, ctx), random(size)); err != nil {
 		t.Error(err)
 	}
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
+	s.interrupt(t, w)
 	s.ends(t, ctx, w)
 }
 
@@ -199,8 +195,6 @@ func TestPortForwardingToNobody(t *testing.T) {
 	}
 	defer conn.Close()
 	s.out.until(t, ctx, "Connection to destination port failed")
-	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
+	s.interrupt(t, w)
 	s.ends(t, ctx, w)
 }

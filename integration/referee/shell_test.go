@@ -76,7 +76,7 @@ func TestShellInterrupt(t *testing.T) {
 	s.types(t, "\x03")
 	// The plugin sends a signal and what is typed from two goroutines, so the prompt must be back first.
 	if _, err := s.out.after(ctx, "^C", len("\r\r\n"+prompt)); err != nil {
-		t.Fatalf("%v in:\n%s", err, s.out.text())
+		t.Fatalf("%v in:\n%s", err, s.out.String())
 	}
 	s.types(t, "echo still $((40+2))\r")
 	s.out.until(t, ctx, "still 42")
@@ -102,8 +102,8 @@ func TestNonInteractiveCommand(t *testing.T) {
 	s := w.start(t, ctx, "AWS-StartNonInteractiveCommand", map[string][]string{"command": {"echo one; echo two >&2"}})
 	s.ends(t, ctx, w)
 	for _, want := range []string{"one", "two"} {
-		if !strings.Contains(s.out.text(), want) {
-			t.Errorf("%q was not printed:\n%s", want, s.out.text())
+		if !strings.Contains(s.out.String(), want) {
+			t.Errorf("%q was not printed:\n%s", want, s.out.String())
 		}
 	}
 }

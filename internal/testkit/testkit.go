@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -56,6 +58,25 @@ func Eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// SocketDir is a directory with a name that leaves room for a unix socket's (104 bytes on some systems), which t.TempDir is not where TMPDIR is long, and that every
+// user may use. It is removed when the test ends.
+func SocketDir(t testing.TB) string {
+	t.Helper()
+	parent := "/tmp"
+	if runtime.GOOS == "windows" {
+		parent = ""
+	}
+	dir, err := os.MkdirTemp(parent, "s") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // nothing secret is in it
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // TCPPair is a TCP connection over loopback, closed when the test ends.
 func TCPPair(t testing.TB) (near, far net.Conn) {
 	t.Helper()
@@ -79,6 +100,35 @@ func TCPPair(t testing.TB) (near, far net.Conn) {
 	far = Receive(t, accepted, "the TCP connection")
 	t.Cleanup(func() { _, _ = near.Close(), far.Close() })
 	return near, far
+}
+
+// ServeTCP runs handle for each connection to a free port of host, until the test ends, and gives the address. It closes the connections, and bounds each by
+// Patience.
+func ServeTCP(t testing.TB, host string, handle func(net.Conn)) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer func() { _ = conn.Close() }()
+				_ = conn.SetDeadline(time.Now().Add(Patience))
+				handle(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		all.Wait()
+	})
+	return listener.Addr().String()
 }
 
 // rigHostKey is made once; making keys is not what is tested.

@@ -1,7 +1,9 @@
 package testkit
 
 import (
+	"context"
 	"io"
+	"net"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -44,4 +46,27 @@ func TestBufferAndEventually(t *testing.T) {
 	var b Buffer
 	go func() { _, _ = io.WriteString(&b, "text") }()
 	Eventually(t, "the text", func() bool { return b.String() == "text" })
+}
+
+func TestTranscriptOfAServer(t *testing.T) {
+	address := ServeTCP(t, "127.0.0.1", func(conn net.Conn) { _, _ = io.WriteString(conn, "port 42 is open\n") })
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	printed, ended := NewTranscript(), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(printed, conn)
+	}()
+	if groups := printed.Find(t, `port (\d+)`); groups[1] != "42" {
+		t.Errorf("found %q", groups)
+	}
+	Receive(t, ended, "the server's end of the connection")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := printed.Until(ctx, func(text string) bool { return text != printed.String() }); err == nil {
+		t.Error("waited for what is never printed, and found it")
+	}
 }
