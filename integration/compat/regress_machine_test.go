@@ -62,7 +62,8 @@ func startRegressMachine(t *testing.T, w *world) *regressMachine {
 		t.Fatal(err)
 	}
 	script = []byte(strings.ReplaceAll(string(script), machine, inetdTarget+","+daemonTarget))
-	if err := errors.Join(os.Mkdir(m.dir, 0o755), os.WriteFile(m.keys, script, 0o644)); err != nil {
+	// The modes said again are for who runs the tests with a umask of 077.
+	if err := errors.Join(os.Mkdir(m.dir, 0o755), os.Chmod(m.dir, 0o755), os.WriteFile(m.keys, script, 0o644), os.Chmod(m.keys, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.wait.Wait) // runs last, when both listeners are closed
