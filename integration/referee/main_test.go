@@ -89,7 +89,7 @@ func newWorld(t *testing.T, ctx context.Context, ports func(host string, port in
 	w := &world{aws: emulator, plugin: plugin, env: append(withoutAWS(os.Environ()),
 		"AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey, "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_REGION="+region, "AWS_DEFAULT_REGION="+region, "AWS_ENDPOINT_URL="+emulator.PlainURL(), "AWS_PAGER=",
-		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull, "PATH="+filepath.Dir(plugin)+string(os.PathListSeparator)+os.Getenv("PATH"))}
+		"TMPDIR="+testkit.SocketDir(t), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull, "PATH="+filepath.Dir(plugin)+string(os.PathListSeparator)+os.Getenv("PATH"))}
 	w.calls = ssm.New(ssm.Options{
 		Region: region, BaseEndpoint: aws.String(emulator.PlainURL()), Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
