@@ -262,8 +262,8 @@ func TestUnknownQuestionAboutPlacedFile(t *testing.T) {
 	for _, p := range r.do(row(handles, closeOf)...) {
 		mustOK(t, p)
 	}
-	if n := r.placed(t); n < 2 {
-		t.Errorf("%d files placed", n)
+	if r.placed(t) == 0 {
+		t.Error("no file was placed")
 	}
 }
 
