@@ -18,9 +18,7 @@ var (
 // fromTheClient takes the client's next request, or keeps it until those it conflicts with are done.
 func (p *Proxy) fromTheClient(pkt *packet) {
 	o := p.classify(pkt)
-	p.place(o)
 	if p.mustWait(o) {
-		p.noteWait(o, pkt)
 		p.held = pkt
 		return
 	}
@@ -30,19 +28,11 @@ func (p *Proxy) fromTheClient(pkt *packet) {
 // classify says what a request may see and change. What cannot be read may do everything, and goes to the first lane as it is.
 func (p *Proxy) classify(pkt *packet) *op {
 	id, ok := pkt.id()
-	o := &op{kind: modify, id: id, pinned: true, on: p.first}
+	o := &op{kind: modify, id: id, pinned: true}
 	if !ok {
 		o.mute = true
 		return o
 	}
-	p.classifyAs(o, pkt)
-	if f := o.subject(); f != nil {
-		o.on = f.home
-	}
-	return o
-}
-
-func (p *Proxy) classifyAs(o *op, pkt *packet) {
 	switch pkt.typ() {
 	case typRead, typWrite:
 		p.classifyAccess(o, pkt)
@@ -60,7 +50,6 @@ func (p *Proxy) classifyAs(o *op, pkt *packet) {
 		}
 	case typOpen:
 		path, flags, err := parseOpen(pkt.body())
-		o.path = path
 		o.opens = &opening{path: path, flags: flags, writable: createsWritable(pkt.body())}
 		o.sizes = err != nil || flags&openTrunc != 0
 		if err == nil && flags&(openCreate|openTrunc) == 0 {
@@ -74,16 +63,13 @@ func (p *Proxy) classifyAs(o *op, pkt *packet) {
 		o.kind = query
 		o.lists, _ = parseString(pkt.body())
 	case typLstat, typRealpath, typStat, typReadlink:
-		o.kind, o.stats = query, pkt.typ() == typLstat || pkt.typ() == typStat
-		o.path, _ = parseString(pkt.body())
+		o.kind = query
 	case typSetstat:
-		o.path = (&cursor{b: pkt.body()}).str()
 		o.sizes = setsSize(pkt.body())
 	case typFsetstat:
 		o.sizes = setsSize(pkt.body())
 		p.classifyFsetstat(o, pkt)
 	case typMkdir:
-		o.makes = true
 	case typRemove, typRmdir, typRename, typSymlink:
 		o.moves = true
 	case typExtended:
@@ -91,8 +77,6 @@ func (p *Proxy) classifyAs(o *op, pkt *packet) {
 		name := c.str()
 		if string(name) == "fsync@openssh.com" {
 			o.about = p.files[string(c.str())]
-		} else {
-			o.calls = p.placedIn(pkt)
 		}
 		o.moves = !harmless[string(name)]
 		o.sizes = o.moves && !renaming[string(name)]
@@ -102,6 +86,7 @@ func (p *Proxy) classifyAs(o *op, pkt *packet) {
 	default:
 		o.mute, o.moves, o.sizes = true, true, true // OpenSSH's server does not answer these
 	}
+	return o
 }
 
 func (p *Proxy) classifyAccess(o *op, pkt *packet) {
@@ -134,7 +119,6 @@ func (p *Proxy) classifyFsetstat(o *op, pkt *packet) {
 // accept starts a request that nothing stands in the way of.
 func (p *Proxy) accept(o *op, pkt *packet) {
 	p.expect(o)
-	p.keepCompany(o)
 	if o.mute {
 		if pkt.typ() != typInit {
 			p.disable("the client sends requests that SFTP 3 does not have")
@@ -152,9 +136,6 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		pkt.release()
 		p.refuse(o)
 		return
-	}
-	if p.countOn(o); o.on != p.first || o.kind == create || o.trials > 0 {
-		pkt = p.keep(o, pkt)
 	}
 	pkt = p.addressed(o, pkt)
 	switch {
@@ -179,7 +160,7 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 	}
 }
 
-// pin sends a request to its lane as it came.
+// pin sends a request to the first lane as it came.
 func (p *Proxy) pin(o *op, pkt *packet) {
 	o.lists = bytes.Clone(o.lists)
 	if o.opens != nil {
@@ -199,9 +180,6 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 	if o.kind == read || o.kind == write {
 		o.file.goes(o)
 	}
-	if o.kind == write {
-		o.file.meetsLost(o)
-	}
 	if f := o.subject(); f != nil && f.debt.opening {
 		o.blind = true
 		if o.kind == write {
@@ -209,16 +187,13 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 			pkt.hold()
 		}
 	}
-	if o.kind == read && o.on != p.first {
-		p.lookForTail(o.file, o)
-	}
-	id := p.freeID(o.on, o.id)
+	id := p.freeID(p.first, o.id)
 	pkt.setID(id)
-	p.send(o.on, o, id, pkt)
+	p.send(p.first, o, id, pkt)
 	switch {
 	case o.early:
 		p.answerEarly(o)
-	case o.kind == read && o.on == p.first:
+	case o.kind == read:
 		p.lookForTail(o.file, o)
 	}
 }
@@ -237,12 +212,11 @@ func (p *Proxy) closesUnknown(pkt *packet) {
 
 // expect prepares what is known of files for what o may change.
 func (p *Proxy) expect(o *op) {
-	if o.kind < write {
+	if o.kind != write && o.kind != modify {
 		return
 	}
 	p.epoch++
 	for _, f := range p.files {
-		f.nameless = f.nameless || o.moves
 		p.dropChunks(f)
 		if o.sizes {
 			p.cutAhead(f)
@@ -254,16 +228,8 @@ func (p *Proxy) expect(o *op) {
 	}
 }
 
-// answeredPinned passes the answer of the one lane that was asked on, and learns from it.
+// answeredPinned passes the first lane's answer on, and learns from it.
 func (p *Proxy) answeredPinned(o *op, pkt *packet) {
-	if o.opens != nil && (o.on != p.first || o.kind == create) {
-		p.placedOpen(o, pkt)
-		return
-	}
-	p.tried(o)
-	if p.mayBeStale(o, pkt) {
-		return
-	}
 	if p.wasVain(o) {
 		pkt.release()
 		return
@@ -286,16 +252,11 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 		p.walk.listed(o.dir, pkt.body(), uint64(p.cfg.Early))
 	case o.file == nil:
 	case o.closes && o.file.writes:
-		if err := o.file.doubted(); err != nil && statusError(pkt) == nil {
-			pkt.release()
-			pkt = made(newStatus(o.id, statusFailure, err.Error()))
-		}
 		p.closedOwing(o, pkt)
 		return
 	case o.kind == read && typ == typData:
 		got := len(pkt.body()) - 4
 		o.file.read += int64(got)
-		p.placing.bytes += int64(got)
 		if o.file.shortRead(o, uint64(max(got, 0))) {
 			p.walk.length = uint32(o.end)
 		}
@@ -324,7 +285,10 @@ func (p *Proxy) deliver(o *op, pkt *packet) {
 	if o.closes && o.file != nil && o.file == p.batch.file {
 		p.batch.ready = statusError(pkt) == nil
 	}
-	p.letGo(o)
+	if o.pkt != nil {
+		o.pkt.release()
+		o.pkt = nil
+	}
 	f := o.file
 	if f == nil || o.closes || len(f.turn) == 0 {
 		p.toClient.put(pkt)

@@ -262,11 +262,6 @@ func newOpen(id uint32, path []byte, flags uint32) []byte {
 	return finish(binary.BigEndian.AppendUint32(b, 0))
 }
 
-// newNamed makes a STAT or a REALPATH.
-func newNamed(typ byte, id uint32, path []byte) []byte {
-	return finish(appendString(begin(nil, typ, id), path))
-}
-
 // newOnHandle makes a CLOSE or an FSTAT.
 func newOnHandle(typ byte, id uint32, handle []byte) []byte {
 	return finish(appendString(begin(nil, typ, id), handle))

@@ -28,7 +28,6 @@ type plan struct {
 	files     map[string]int      // how many small files, by condition
 	copied    map[string]int      // how many of them by sftp and scp, which wait for each
 	others    map[string]int      // how many of them by programs that not everybody has
-	parallel  []manyAtOnce        // files in one SFTP stream, many at a time
 	keys      time.Duration       // how long keystrokes are timed, each time
 	raw       int                 // MiB through a bare WebSocket
 	idle      int                 // sessions left open to weigh one
@@ -41,8 +40,7 @@ var fullPlan = plan{
 	typists: map[string][]string{awsLike.name: {plainName, connectName, pluginName}, free.name: {plainName, connectName, pluginName}},
 	logins:  5, transfers: 2, slow: 8, spread: map[int]int{2: 16, 4: 64, 8: 256}, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
 	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 2000, free.name: 2000},
-	others:   map[string]int{awsLike.name: 200, free.name: 2000},
-	parallel: []manyAtOnce{{2000, 4 << 10, 128}, {200, 100 << 10, 32}},
+	others: map[string]int{awsLike.name: 200, free.name: 2000},
 }
 
 // quickPlan has every row that has a goal, and what is needed to read those: what else there is takes too long for three minutes.
@@ -51,7 +49,6 @@ var quickPlan = plan{
 	typists: map[string][]string{free.name: {plainName}},
 	logins:  2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 56}, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
 	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 50, free.name: 100},
-	parallel: []manyAtOnce{{1000, 4 << 10, 128}, {100, 100 << 10, 32}},
 }
 
 // condition is the world in which something is measured.
