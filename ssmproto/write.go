@@ -34,7 +34,7 @@ type outgoing struct {
 }
 
 // writeLoop is the goroutine that writes: acknowledgements first, then repeats, then new data, then pings, at the permitted rate. It lives
-// as long as the session and has the only timer.
+// as long as the session and has the only timers: one that news interrupt, and one for rests.
 func (c *Conn) writeLoop() {
 	defer c.goroutines.Done()
 	timer := time.NewTimer(time.Hour)
