@@ -139,7 +139,7 @@ func (c *Config) validate() error {
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
-	c.Limits = c.Limits.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
 	if len(c.SSHPorts) == 0 {
 		c.SSHPorts = []int{22}
 	}
@@ -159,9 +159,9 @@ func (c Config) withDefaults() Config {
 		c.SessionUser = "ssm-user"
 	}
 	if c.DialShell == nil {
-		log := c.Log
+		log, limits := c.Log, c.Limits
 		c.DialShell = func(ctx context.Context, grant ssmproto.Grant) (ShellSession, error) {
-			return ssmproto.DialShell(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: true})
+			return ssmproto.DialShell(ctx, grant, &ssmproto.Options{Logger: log, WaitForPeer: true, PeerCheck: limits.Keepalive, PeerTimeout: limits.Silence()})
 		}
 	}
 	return c

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway/bridge"
@@ -82,7 +81,7 @@ func (v *visit) join(client bridge.Leg, up *upstream) error {
 		Attend: v.attend,
 		Grants: r.identity.Grants, Gate: v, Watch: v, Text: v.text, Log: v.log, Notice: up.notice, Eager: true, Late: v.conn.srv.cfg.NoEarlyAnswers,
 		Limits: bridge.Limits{
-			Keepalive: limits.Keepalive, KeepaliveTimeout: limits.Keepalive * time.Duration(limits.KeepaliveCount),
+			Keepalive: limits.Keepalive, KeepaliveTimeout: limits.Silence(),
 			Channels: limits.ChannelsPerConnection,
 			Lanes:    limits.LanesPerConnection, FileLanes: limits.LanesPerFile, LaneIdle: limits.LaneIdle,
 		},

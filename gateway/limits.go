@@ -60,8 +60,8 @@ type Limits struct {
 	PortLinger time.Duration // 10 s
 }
 
-// withDefaults fills the zero fields.
-func (l Limits) withDefaults() Limits {
+// WithDefaults gives the limits with their zero fields filled.
+func (l Limits) WithDefaults() Limits {
 	fill(&l.StartupsBegin, 64)
 	fill(&l.StartupsRate, 30)
 	fill(&l.StartupsFull, 256)
@@ -87,6 +87,9 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.PortLinger, 10*time.Second)
 	return l
 }
+
+// Silence is how long whoever is asked for signs of life may leave the questions unanswered before it counts as gone.
+func (l Limits) Silence() time.Duration { return time.Duration(l.KeepaliveCount) * l.Keepalive }
 
 func fill[T int | time.Duration](field *T, value T) {
 	if *field <= 0 {

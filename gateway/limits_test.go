@@ -29,7 +29,7 @@ func TestDropPercentIsSshdsFormula(t *testing.T) {
 }
 
 func TestStartupsCountPerSource(t *testing.T) {
-	s := newStartups(Limits{StartupsPerSource: 2}.withDefaults())
+	s := newStartups(Limits{StartupsPerSource: 2}.WithDefaults())
 	same := []string{"2001:db8:1:2::1", "2001:db8:1:2:ffff::2"}
 	for _, a := range same {
 		if !s.enter(netip.MustParseAddr(a)) {
@@ -54,7 +54,7 @@ func TestStartupsCountPerSource(t *testing.T) {
 }
 
 func TestEarlyDropIsByChance(t *testing.T) {
-	s := newStartups(Limits{StartupsBegin: 1, StartupsRate: 30, StartupsFull: 100}.withDefaults())
+	s := newStartups(Limits{StartupsBegin: 1, StartupsRate: 30, StartupsFull: 100}.WithDefaults())
 	source := netip.MustParseAddr("192.0.2.1")
 	s.roll = func() int { return 29 }
 	if !s.enter(source) || s.enter(source) {

@@ -179,6 +179,8 @@ func shellError(ctx context.Context, r route, err error) error {
 		return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: ended.Output, Cause: err}
 	case errors.Is(err, ssmproto.ErrHandshakeTimeout):
 		return &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "the SSM agent of " + r.named, Cause: err}
+	case errors.Is(err, ssmproto.ErrPeerSilent):
+		return &authz.Refusal{Reason: authz.ReasonTimeout, Subject: r.named, Action: "a sign of life of " + r.named, Cause: err}
 	}
 	return &authz.Refusal{Reason: authz.ReasonSessionEnded, Subject: r.named, Detail: "the connection to the machine was lost", Cause: err}
 }

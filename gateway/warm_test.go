@@ -212,7 +212,7 @@ func TestASessionWaitsNoLongerThanTheStayMightHaveLasted(t *testing.T) {
 // The rest is about the table alone, in virtual time.
 
 func warmTable(most int, limits Limits) (*warmLinks, *laneSeats) {
-	seats := newLaneSeats(limits.withDefaults())
+	seats := newLaneSeats(limits.WithDefaults())
 	return newWarmLinks(most, seats, slog.New(slog.DiscardHandler)), seats
 }
 

@@ -103,12 +103,20 @@ func (a *assembly) dialPort(ctx context.Context, grant ssmproto.Grant, peerFirst
 
 // dialShell is dialPort for a session with a shell or a command.
 func (a *assembly) dialShell(ctx context.Context, grant ssmproto.Grant) (gateway.ShellSession, error) {
-	shell, err := ssmproto.DialShell(ctx, grant, a.sessionOptions(true))
+	shell, err := ssmproto.DialShell(ctx, grant, a.shellOptions())
 	if err != nil {
 		return nil, err
 	}
 	a.metrics.Track(shell)
 	return shell, nil
+}
+
+// shellOptions bound the silence of a machine, too, for which a port's session has the keepalives of SSH.
+func (a *assembly) shellOptions() *ssmproto.Options {
+	options := a.sessionOptions(true)
+	limits := gatewayLimits(a.cfg.Limits).WithDefaults()
+	options.PeerCheck, options.PeerTimeout = limits.Keepalive, limits.Silence()
+	return options
 }
 
 func (a *assembly) sessionOptions(peerFirst bool) *ssmproto.Options {

@@ -37,6 +37,7 @@ type connectOptions struct {
 	payload        int
 	rate           int
 	discover       int
+	alive          keepAlive
 }
 
 func newConnectCommand() *cobra.Command {
@@ -75,6 +76,7 @@ Nothing but the relayed bytes is written to standard output.`,
 	flags.IntVar(&o.payload, "max-payload", 0, "bytes per message towards the instance (default 1024, as AWS's own client)")
 	flags.IntVar(&o.rate, "message-rate", 0, "messages a second, acknowledgements included (default 900; the service cuts sessions that stay above about 1000)")
 	flags.IntVar(&o.discover, "discover-payload", 0, "try larger messages towards the instance, up to this many bytes (default off; 16384 is a good value)")
+	o.alive.flag(flags)
 	return cmd
 }
 
@@ -184,7 +186,9 @@ func (o *connectOptions) open(ctx context.Context, cloud *awscloud.Cloud) (net.C
 			return err
 		}
 		// The session outlives the group's context, which ends with Wait.
-		session, err = ssmproto.DialPort(ctx, grant, &ssmproto.Options{WaitForPeer: o.speaksFirst(), MaxPayload: o.payload, DiscoverPayload: o.discover, MessageRate: o.rate})
+		session, err = ssmproto.DialPort(ctx, grant, o.alive.of(ssmproto.Options{
+			WaitForPeer: o.speaksFirst(), MaxPayload: o.payload, DiscoverPayload: o.discover, MessageRate: o.rate,
+		}))
 		return err
 	})
 	if err := group.Wait(); err != nil {

@@ -25,6 +25,7 @@ type execOptions struct {
 	document   string
 	parameters []string
 	terminal   bool
+	alive      keepAlive
 }
 
 func newExecCommand() *cobra.Command {
@@ -64,6 +65,7 @@ its exit status is told only by a document with separateOutputStream. An interru
 	flags.StringVar(&o.document, "document", "", "session document of your own, with a parameter named command")
 	flags.StringArrayVar(&o.parameters, "parameter", nil, "NAME=VALUE for the document; may be repeated")
 	aws.flags(flags)
+	o.alive.flag(flags)
 	return cmd
 }
 
@@ -102,7 +104,7 @@ func execute(ctx context.Context, aws *laptop, o execOptions, target, command st
 	ctx, release := untilHangup(ctx)
 	defer release()
 	var mark *ssmproto.ExitMark
-	session, end, err := openShell(ctx, aws, target, func(on *authz.Instance) (purpose awscloud.Purpose, err error) {
+	session, end, err := openShell(ctx, aws, o.alive, target, func(on *authz.Instance) (purpose awscloud.Purpose, err error) {
 		purpose, mark, err = o.purpose(on, command, user.out)
 		return purpose, err
 	})

@@ -28,6 +28,7 @@ var errReverse = errors.New("-R is not possible: Session Manager opens connectio
 func newForwardCommand() *cobra.Command {
 	aws := &laptop{}
 	var locals, reverse []string
+	var alive keepAlive
 	cmd := &cobra.Command{
 		Use:   "forward -L [BIND:]PORT:HOST:HOSTPORT... TARGET",
 		Short: "Forward local ports and sockets to an instance, and to hosts behind it",
@@ -44,7 +45,7 @@ Data has to be moved within the limits of Session Manager, less than 1 MB/s per 
 			if err != nil {
 				return &exitError{Code: exitUsage, Err: err}
 			}
-			return forward(cmd.Context(), aws, specs, args[0], cmd.ErrOrStderr())
+			return forward(cmd.Context(), aws, alive, specs, args[0], cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
@@ -52,6 +53,7 @@ Data has to be moved within the limits of Session Manager, less than 1 MB/s per 
 	flags.StringArrayVarP(&reverse, "reverse", "R", nil, "not possible with Session Manager")
 	_ = flags.MarkHidden("reverse")
 	aws.flags(flags)
+	alive.flag(flags)
 	return cmd
 }
 
@@ -82,7 +84,7 @@ type forwarder struct {
 }
 
 // forward listens and forwards until ctx ends.
-func forward(ctx context.Context, aws *laptop, specs []forwardSpec, target string, stderr io.Writer) error {
+func forward(ctx context.Context, aws *laptop, alive keepAlive, specs []forwardSpec, target string, stderr io.Writer) error {
 	ctx, cancel := untilHangup(ctx)
 	defer cancel()
 	listeners, err := listenAll(ctx, specs)
@@ -105,7 +107,7 @@ func forward(ctx context.Context, aws *laptop, specs []forwardSpec, target strin
 	}
 	f := &forwarder{meter: newMeter(stderr), tunnels: map[string]*tunnel{}, slots: make(chan struct{}, maxForwarded)}
 	for i := range specs {
-		f.tunnels[specs[i].to()] = &tunnel{to: specs[i].to(), start: starter(cloud, on, &specs[i]), tell: f.meter.say}
+		f.tunnels[specs[i].to()] = &tunnel{to: specs[i].to(), start: starter(cloud, on, &specs[i]), alive: alive, tell: f.meter.say}
 	}
 	defer f.close()
 	if err := f.prove(ctx); err != nil {

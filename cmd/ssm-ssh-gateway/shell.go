@@ -19,6 +19,7 @@ const endOfInput = 0x04
 
 func newShellCommand() *cobra.Command {
 	aws := &laptop{}
+	var alive keepAlive
 	purpose := awscloud.Purpose{Reason: "ssm-ssh-gateway shell"}
 	var parameters []string
 	cmd := &cobra.Command{
@@ -37,7 +38,7 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 			}
 			ctx, cancel := untilHangup(cmd.Context())
 			defer cancel()
-			session, end, err := openShell(ctx, aws, args[0], func(*authz.Instance) (awscloud.Purpose, error) { return purpose, nil })
+			session, end, err := openShell(ctx, aws, alive, args[0], func(*authz.Instance) (awscloud.Purpose, error) { return purpose, nil })
 			if err != nil {
 				return unlessSilent(err)
 			}
@@ -49,6 +50,7 @@ Session Manager does not tell how a shell ended: the exit status is 0 when it en
 	flags.StringVar(&purpose.Document, "document", "", "session document (default: the account's shell)")
 	flags.StringArrayVar(&parameters, "parameter", nil, "NAME=VALUE for the document; may be repeated")
 	aws.flags(flags)
+	alive.flag(flags)
 	return cmd
 }
 
@@ -64,7 +66,7 @@ func unlessSilent(err error) error {
 
 // openShell starts a session on target that runs what choose says for it. end gives back everything, the session included.
 func openShell(
-	ctx context.Context, aws *laptop, target string, choose func(*authz.Instance) (awscloud.Purpose, error),
+	ctx context.Context, aws *laptop, alive keepAlive, target string, choose func(*authz.Instance) (awscloud.Purpose, error),
 ) (_ *ssmproto.Shell, end func(), err error) {
 	cloud, err := aws.open(ctx)
 	if err != nil {
@@ -88,7 +90,7 @@ func openShell(
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := ssmproto.DialShell(ctx, grant, &ssmproto.Options{WaitForPeer: true})
+	session, err := ssmproto.DialShell(ctx, grant, alive.of(ssmproto.Options{WaitForPeer: true}))
 	if endedSilently(err) {
 		return nil, nil, &exitError{Code: exitSSH, Err: errSilentEnd}
 	}

@@ -26,6 +26,7 @@ const (
 type tunnel struct {
 	to    string
 	start func(ctx context.Context) (ssmproto.Grant, error)
+	alive keepAlive
 	tell  func(format string, args ...any) // for the user
 
 	mu  sync.Mutex // held while a session is opened: the others wait for it
@@ -80,7 +81,7 @@ func (t *tunnel) open(ctx context.Context) (*ssmproto.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ssmproto.Dial(ctx, grant, nil)
+	return ssmproto.Dial(ctx, grant, t.alive.of(ssmproto.Options{}))
 }
 
 // reopen tries until it succeeds, until trying again cannot help, or for two minutes.

@@ -214,9 +214,9 @@ func (w *world) command(program string, args ...string) *exec.Cmd {
 }
 
 // proxyCommand is the option that makes ssh use `connect` with the person's own AWS credentials.
-func (w *world) proxyCommand(person string) string {
+func (w *world) proxyCommand(person string, args ...string) string {
 	environ := strings.Join(w.lab.ConnectEnviron(person), " ")
-	return fmt.Sprintf("ProxyCommand=env %s %s connect --key %s.pub %%r@%%h:%%p", environ, binary, w.lab.UserKey(person))
+	return fmt.Sprintf("ProxyCommand=env %s %s connect --key %s.pub %s %%r@%%h:%%p", environ, binary, w.lab.UserKey(person), strings.Join(args, " "))
 }
 
 // result is what a person sees of a command.

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -29,10 +30,16 @@ var reboots = []struct {
 	{"its power fails", func(t *testing.T, w *world) {
 		for _, session := range w.lab.AWS.Sessions() {
 			if !session.Over() {
-				w.faults(t, awsemu.Scope{Session: session.ID}, awsemu.Faults{ToAgent: awsemu.Link{Stall: true}, ToClient: awsemu.Link{Stall: true}})
+				w.stall(t, session.ID)
 			}
 		}
 	}, "took too long"},
+}
+
+// stall lets nothing through a session any more, in either direction.
+func (w *world) stall(t *testing.T, session string) {
+	t.Helper()
+	w.faults(t, awsemu.Scope{Session: session}, awsemu.Faults{ToAgent: awsemu.Link{Stall: true}, ToClient: awsemu.Link{Stall: true}})
 }
 
 // TestReboot has a machine go and come back while a terminal, a copy, a stream of output and a forward are open, through the gateway and without one. All end within the
@@ -66,6 +73,24 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestSilenceWithoutSSHD is a power failure under the gateway's shell where there is no sshd: no keepalive of SSH is there to notice it.
+func TestSilenceWithoutSSHD(t *testing.T) {
+	w := worldOf(t, "sshd, quick keepalives")
+	shell := begin(t, w.command("ssh", "-tt", "ssm-user@"+lab.NoSSHDInstance))
+	_, _ = io.WriteString(shell.stdin, "echo re''ady; sleep 600\n")
+	w.eventually(t, "the shell has begun", func() bool { return strings.Contains(shell.said.String(), "ready") })
+	for _, session := range w.lab.AWS.Sessions() {
+		if session.Target == lab.NoSSHDInstance && !session.Over() {
+			w.stall(t, session.ID)
+		}
+	}
+	shell.awaitEnd(t)
+	if said := shell.said.String(); !strings.Contains(said, "sign of life") {
+		t.Errorf("at the terminal: %q", said)
+	}
+	w.eventually(t, "no session is open", func() bool { return w.openSessions() == 0 })
+}
+
 // midst is what people do while the machine goes.
 type midst struct {
 	terminal, forward *running
@@ -88,6 +113,8 @@ func (w *world) inTheMiddle(t *testing.T) *midst {
 	m.terminal = start("a terminal", w.command("ssh", "-tt", target, "echo ready; sleep 600"))
 	start("output", w.command("ssh", target, "echo ready; while echo more; do sleep 0.1; done"))
 	start("without a gateway", w.command("ssh", append(w.withoutGateway(), "-o", "ServerAliveInterval=2", target, "echo ready; sleep 600")...))
+	start("kept alive by connect", w.command("ssh", append(w.withoutGateway("--keepalive", "2s"), target, "echo ready; sleep 600")...))
+	_, _ = io.WriteString(start("a shell without sshd", w.laptop("shell", "--keepalive", "2s", lab.MainInstance)).stdin, "echo re''ady; sleep 600\n")
 	start("a copy", w.command("scp", "-q", big, target+":big"))
 	ready["a copy"] = func() bool {
 		info, err := os.Stat(filepath.Join(w.lab.Dir, "machines", lab.MainInstance, "home", "ec2-user", "big"))
@@ -104,9 +131,9 @@ func (w *world) inTheMiddle(t *testing.T) *midst {
 	return m
 }
 
-// withoutGateway are the options of ssh for connect.
-func (w *world) withoutGateway() []string {
-	return []string{"-o", "ProxyJump=none", "-o", w.proxyCommand("alice"), "-o", "UserKnownHostsFile=" + w.lab.InstanceKnownHosts}
+// withoutGateway are the options of ssh for connect, which gets args.
+func (w *world) withoutGateway(args ...string) []string {
+	return []string{"-o", "ProxyJump=none", "-o", w.proxyCommand("alice", args...), "-o", "UserKnownHostsFile=" + w.lab.InstanceKnownHosts}
 }
 
 // converse opens the connection that is to be open when the machine goes.
