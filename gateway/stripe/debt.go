@@ -108,6 +108,18 @@ func (p *Proxy) closedOwing(o *op, pkt *packet) {
 	}
 }
 
+// mending reports whether the CLOSE of a file is under way some of which failed unknown to the client. The server may have done it, and the file have yet to be
+// cut by its name: what the client asks meanwhile could write what is then cut off, and an OPEN be given the handle of which the client does not know yet that it
+// is closed.
+func (p *Proxy) mending() bool {
+	for _, o := range p.outstanding {
+		if o.closes && o.file != nil && o.file.debt.refusal != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // mended notes that the hole is no more, or that the client must hear of it.
 func (d *debt) mended(f *file, err error) {
 	d.reach = d.hole

@@ -36,7 +36,8 @@
 //     if the client has no other request under way.
 //     If one of them fails, every later request on the handle that would be told that all is well is told of the failure, and so is CLOSE, which is
 //     never answered before the server has answered everything about the file. The file is cut before the WRITE that failed, as the client
-//     would have left it had it been told at once. Until all are answered, nothing of the client's passes that could see or publish the file.
+//     would have left it had it been told at once. Until all are answered, nothing of the client's passes that could see or publish the file; nor does anything
+//     while CLOSE waits for the cut.
 //
 //   - The OPEN of a file for an upload (for writing, creating it if need be, perhaps truncating it) is answered when it has been sent, if the client waits
 //     for nothing, and has just copied another file into the same directory in the same way and done nothing since. It is given a handle of the

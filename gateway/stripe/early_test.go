@@ -204,6 +204,62 @@ func TestAHoleInAFileThatMoved(t *testing.T) {
 	}
 }
 
+// brokenUpload sends a small upload whose only WRITE fails, unknown to the client, up to its CLOSE and whatever the client sends behind that without waiting;
+// then the server's answers come.
+func brokenUpload(t *testing.T, r *rig, m *middle, handle []byte, behind ...[]byte) {
+	t.Helper()
+	m.spoilNth(typWrite, 0)
+	m.hold()
+	mustOK(t, r.one(writeOf(handle, 0, noise(4<<10))))
+	mustOK(t, r.one(trimTo(handle, 4<<10)))
+	r.write(bytes.Join(append([][]byte{newOnHandle(typClose, r.id, handle)}, behind...), nil))
+	m.requested(3)
+	m.release()
+}
+
+// A handle that the server gives again is not given to the client before it knows that it was closed, and what it does with the next file of
+// that name is not cut.
+func TestNothingPassesTheCloseOfABrokenUpload(t *testing.T) {
+	r, m := earlyRig(t)
+	h := r.open("file", openWrite|openCreate)
+	brokenUpload(t, r, m, h, newOpen(r.id+1, []byte("file"), openWrite|openCreate))
+	answers := map[byte]*packet{}
+	for _, typ := range []byte{typStatus, typHandle} {
+		p := r.read()
+		if answers[p.typ()] = p; p.typ() != typ {
+			t.Errorf("an answer of type %d, want %d", p.typ(), typ)
+		}
+	}
+	r.id += 2
+	if code, _ := statusOf(t, answers[typStatus]); code != statusFailure {
+		t.Errorf("close: %d", code)
+	}
+	again, err := parseString(answers[typHandle].body())
+	if err != nil || !bytes.Equal(again, h) {
+		t.Fatalf("handle %q (%v), want %q once more: else this shows nothing", again, err, h)
+	}
+	want := noise(100)
+	mustOK(t, r.one(writeOf(again, 0, want)))
+	r.close(again)
+	if got := r.content(t, "file"); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes are left, want %d", len(got), len(want))
+	}
+}
+
+// A client that ends its stream behind CLOSE, and does not wait for the answer, leaves no hole either.
+func TestAHoleAndTheEndBehindClose(t *testing.T) {
+	r, m := earlyRig(t)
+	h := r.open("file", openWrite|openCreate)
+	brokenUpload(t, r, m, h)
+	r.near.CloseWrite()
+	if err := <-r.result; err != nil {
+		t.Error(err)
+	}
+	if got := r.content(t, "file"); len(got) != 0 {
+		t.Errorf("%d bytes are left", len(got))
+	}
+}
+
 // A client that leaves without CLOSE leaves no hole either.
 func TestAHoleAndNoClose(t *testing.T) {
 	r, m := earlyRig(t)

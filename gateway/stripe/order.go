@@ -90,7 +90,7 @@ func (p *Proxy) mustWait(o *op) bool {
 	if p.verifying > 0 && (o.kind == write || o.kind == modify) || o.closes && o.file != nil && o.file.checking {
 		return true
 	}
-	if p.awaitsEarly(o) || p.awaitsTail(o) || p.awaitsForeseen(o) {
+	if p.awaitsEarly(o) || p.awaitsTail(o) || p.awaitsForeseen(o) || p.mending() {
 		return true
 	}
 	for _, other := range p.outstanding {
