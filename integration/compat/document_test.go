@@ -17,7 +17,7 @@ const documentPath = "../../docs/compatibility.md"
 const documentIntro = `# Compatibility
 
 Written by ` + "`make compat`" + ` from what happened; do not edit: a test compares it with the suite. Every row went through the gateway's binary to a machine behind the emulated
-Session Manager, where port 22 is the system's own sshd or, in the columns "embedded", the SSH server of package integration/instance.
+Session Manager, where port 22 is the system's own sshd or, in the columns "embedded", the SSH server of package integration/instance. No network's delay is imitated.
 
 "Scenarios" compares standard output, standard error, exit status and the files left behind with a plain connection to the same sshd, on the ways jump (` + "`ssh -J`" + `), direct
 (` + "`user@i-…@gateway`" + `), connect (a ProxyCommand without a server) and passthrough (a jump whose bytes are not looked into); "warm" is each scenario twice in a row through a gateway that
@@ -196,12 +196,8 @@ func hashOf(path string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(text))[:8]
 }
 
-// knownSlow are the scripts that are in a slower class of time through the gateway than without it, for reasons not found yet. The document says so. sshfs with 300
-// small files takes 37 to 45 s on either way, and did before times were compared.
-var knownSlow = map[string]bool{"sshfs-many": true}
-
 // TestDocument keeps docs/compatibility.md honest: it has a row for everything in the suite, made with the very script that is there now, none for what is not
-// there, no failure, and the sum of its rows.
+// there, no failure, nothing slow, and the sum of its rows.
 func TestDocument(t *testing.T) {
 	text, err := os.ReadFile(documentPath)
 	if err != nil {
@@ -217,7 +213,7 @@ func TestDocument(t *testing.T) {
 	told := map[string]string{} // by section and name
 	for _, r := range rows {
 		told[r.section+"/"+r.name] = r.script
-		if r.result != passed && !strings.HasPrefix(r.result, notRun+": ") || slices.ContainsFunc(valuesOf(r.ways), func(showed string) bool { return showed != same && (showed != slow || !knownSlow[r.name]) }) {
+		if r.result != passed && !strings.HasPrefix(r.result, notRun+": ") || slices.ContainsFunc(valuesOf(r.ways), func(showed string) bool { return showed != same }) {
 			t.Errorf("%s, %s: %s", r.section, r.name, r.result)
 		}
 	}

@@ -35,7 +35,7 @@ func classOf(took time.Duration) string {
 func tooSlow(took, control time.Duration) bool { return took > slowFactor*control+slowSlack }
 
 // standsStill tells whether the way is too slow, and is again each time that the scenario is done once more on both. It fails no test: times are told, in
-// docs/compatibility.md, where TestDocument takes no row that says slow but those that are known.
+// docs/compatibility.md, where TestDocument takes no row that says slow.
 func (s *scenario) standsStill(t *testing.T, w *world, r route, took, control time.Duration) bool {
 	t.Helper()
 	for try := 1; tooSlow(took, control); try++ {
