@@ -38,9 +38,7 @@ func (p *Proxy) classify(pkt *packet) *op {
 		p.classifyAccess(o, pkt)
 	case typClose:
 		o.kind, o.closes = neutral, true
-		if h, err := parseString(pkt.body()); err == nil {
-			o.file = p.files[string(h)]
-		}
+		o.file = p.files[string(firstString(pkt.body()))]
 		o.unheld = o.file == nil
 		if f := o.file; f != nil && f.striped {
 			o.pinned = false
@@ -56,7 +54,7 @@ func (p *Proxy) classify(pkt *packet) *op {
 			o.kind = query
 		}
 	case typFstat, typReaddir:
-		h, _ := parseString(pkt.body())
+		h := firstString(pkt.body())
 		o.kind, o.about, o.dir = query, p.files[string(h)], p.walk.open[string(h)]
 		o.unheld = o.about == nil
 	case typOpendir:
@@ -92,6 +90,7 @@ func (p *Proxy) classify(pkt *packet) *op {
 func (p *Proxy) classifyAccess(o *op, pkt *packet) {
 	a, err := parseAccess(pkt.typ(), pkt.body())
 	if err != nil {
+		o.about = p.files[string(firstString(pkt.body()))]
 		return
 	}
 	o.kind, o.off, o.end = read, a.off, a.off+uint64(a.n)
@@ -119,6 +118,9 @@ func (p *Proxy) classifyFsetstat(o *op, pkt *packet) {
 // accept starts a request that nothing stands in the way of.
 func (p *Proxy) accept(o *op, pkt *packet) {
 	p.expect(o)
+	if o.kind == write && o.file != nil {
+		pkt.trim(len(o.file.handle), int(o.end-o.off))
+	}
 	if o.mute {
 		if pkt.typ() != typInit {
 			p.disable("the client sends requests that SFTP 3 does not have")
@@ -200,11 +202,10 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 
 // closesUnknown notes the CLOSE of a handle that is not watched. A client that guesses may mean the one that an OPEN under way is about to be given.
 func (p *Proxy) closesUnknown(pkt *packet) {
-	if h, err := parseString(pkt.body()); err == nil {
-		delete(p.walk.open, string(h))
-	}
+	h := firstString(pkt.body())
+	delete(p.walk.open, string(h))
 	for _, o := range p.outstanding {
-		if h, err := parseString(pkt.body()); o.opens != nil && err == nil {
+		if o.opens != nil {
 			o.opens.closed = append(o.opens.closed, bytes.Clone(h))
 		}
 	}

@@ -1,7 +1,7 @@
 // Package stripe spreads the SFTP traffic of one client over several SFTP streams to the same server: lanes.
 //
 // A Proxy stands between a client's stream and the first lane, and forwards every request and answer there as it came, byte for byte and in order,
-// extensions it has never heard of included. A file that turns out to be large is opened on further lanes too, and from then on its READs and
+// extensions it has never heard of included; of a WRITE, what follows its data is left out. A file that turns out to be large is opened on further lanes too, and from then on its READs and
 // WRITEs go to whichever lane has room. It knows SFTP version 3 (draft-ietf-secsh-filexfer-02) and nothing of SSH or of clouds.
 //
 // # What is promised

@@ -84,8 +84,7 @@ func (p *Proxy) send(l *lane, o *op, id uint32, pkt *packet) {
 	}
 	o.at = time.Now()
 	if l.number == 0 && pkt.typ() == typClose {
-		h, _ := parseString(pkt.body())
-		o.gives = bytes.Clone(h)
+		o.gives = bytes.Clone(firstString(pkt.body()))
 	}
 	l.pending[id] = o
 	l.load += o.cost

@@ -116,17 +116,24 @@ type access struct {
 	data   []byte
 }
 
-// parseAccess reads the body (what follows the id) of a READ or a WRITE. A range that passes the end of 64 bits is refused.
+// parseAccess reads the body (what follows the id) of a READ or a WRITE. A range that passes the end of 64 bits is refused. What follows the fields is not: servers
+// pass over it, and Go's library (that of rclone 1.60, say) sends what else is in its buffer behind the data of a WRITE that does not fill it.
 func parseAccess(typ byte, body []byte) (access, error) {
 	c := cursor{b: body}
 	a := access{handle: c.str(), off: c.u64(), n: c.u32()}
 	if typ == typWrite {
 		a.data = c.take(uint64(a.n))
 	}
-	if !c.whole() || a.off+uint64(a.n) < a.off {
+	if c.bad || a.off+uint64(a.n) < a.off {
 		return access{}, errShort
 	}
 	return a, nil
+}
+
+// trim cuts off what follows the data of p, a WRITE of n bytes under a handle of so many.
+func (p *packet) trim(handle, n int) {
+	p.end = p.start + least + 4 + handle + 8 + 4 + n
+	finish(p.bytes())
 }
 
 // parseOpen reads the body of an OPEN: path and flags. The attributes that follow are the server's business.
@@ -158,6 +165,9 @@ func parseFsetstat(body []byte) (handle []byte, size uint64, alone bool) {
 	}
 	return handle, size, alone && c.whole()
 }
+
+// firstString returns the string with which a body begins, be there more or not; nil if there is none.
+func firstString(body []byte) []byte { return (&cursor{b: body}).str() }
 
 // parseString reads a body that is one string: a handle or a path.
 func parseString(body []byte) ([]byte, error) {

@@ -281,3 +281,51 @@ func TestWhatIsNotUnderstoodPasses(t *testing.T) {
 	client.Close()
 	server.Close()
 }
+
+// padded is a request with more behind its fields, as clients send it that hand out a whole buffer for the part of it that they filled.
+func padded(request func(uint32) []byte) func(uint32) []byte {
+	return func(id uint32) []byte { return finish(append(request(id), noise(3000)...)) }
+}
+
+// What is behind the fields of a request is nobody's: neither is a file kept on one lane for it, nor a request sent under a handle that the server does not know.
+func TestMoreThanTheFields(t *testing.T) {
+	upload := func(t *testing.T, r *rig, h, sent []byte) {
+		t.Helper()
+		want := append(sent, noise(100<<10)...)
+		var row []func(uint32) []byte
+		for _, w := range pieces(h, want, len(sent), 4<<10) {
+			row = append(row, padded(w))
+		}
+		for _, p := range r.do(row...) {
+			mustOK(t, p)
+		}
+		for _, ask := range []func(uint32) []byte{
+			func(id uint32) []byte { return newOnHandle(typFstat, id, h) }, readOf(h, 0, 10), readOf(h, 1<<64-2, 3), padded(trimTo(h, uint64(len(want)))),
+		} {
+			if _, text, _ := parseStatus(r.one(padded(ask)).body()); text == "Failure" {
+				t.Errorf("a request failed: %x", ask(0))
+			}
+		}
+		mustOK(t, r.one(padded(func(id uint32) []byte { return newOnHandle(typClose, id, h) })))
+		if !bytes.Equal(r.content(t, "f"), want) {
+			t.Error("the file on the server is not what was sent")
+		}
+	}
+	t.Run("striped", func(t *testing.T) {
+		r := newRig(t, 4, openssh(), nil)
+		h, sent := r.upload("f")
+		upload(t, r, h, sent)
+		r.end()
+		if r.count.striped() == 0 {
+			t.Error("nothing was striped")
+		}
+	})
+	t.Run("opened early", func(t *testing.T) {
+		r, _ := batchRig(t, 1)
+		h := r.open("f", openWrite|openCreate)
+		if len(h) < 16 {
+			t.Fatalf("handle %x is the server's", h)
+		}
+		upload(t, r, h, nil)
+	})
+}
