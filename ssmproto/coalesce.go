@@ -40,12 +40,13 @@ func (c *coalescer) Write(p []byte) (int, error) {
 	if c.held == nil {
 		return c.Conn.Write(p)
 	}
-	if len(*c.held)+len(p) > coalesceLimit {
+	large := len(p) > coalesceLimit/2 // two of its kind would not fit, so that to collect it would only be to copy it
+	if large || len(*c.held)+len(p) > coalesceLimit {
 		if err := c.send(); err != nil {
 			return 0, err
 		}
 	}
-	if len(p) > coalesceLimit {
+	if large {
 		return c.Conn.Write(p)
 	}
 	*c.held = append(*c.held, p...)
