@@ -52,7 +52,7 @@ type doorman struct {
 func (d *doorman) config(limits Limits, hostKeys []ssh.Signer) *ssh.ServerConfig {
 	algorithms := ssh.SupportedAlgorithms() // the defaults are laxer: they have SHA-1 in exchange, MAC and client signatures
 	config := &ssh.ServerConfig{
-		Config:                    ssh.Config{KeyExchanges: algorithms.KeyExchanges, Ciphers: algorithms.Ciphers, MACs: algorithms.MACs},
+		Config:                    ssh.Config{KeyExchanges: algorithms.KeyExchanges, Ciphers: d.srv.cfg.Ciphers, MACs: algorithms.MACs},
 		PublicKeyAuthAlgorithms:   algorithms.PublicKeyAuths,
 		MaxAuthTries:              limits.AuthTries,
 		ServerVersion:             serverVersion,

@@ -34,6 +34,9 @@ type Config struct {
 	Names []string
 	// Limits bounds everything that waits, queues or counts.
 	Limits Limits
+	// Ciphers are those that clients may choose from, by the names of RFC 4253 section 6.3 and PROTOCOL of OpenSSH. Their order is the client's (section 7.1).
+	// Default: ssh.SupportedAlgorithms.
+	Ciphers []string
 	// SSHPorts are the ports of a machine on which an sshd is expected, so that a jump to them is an SSH login and not a plain port. Default: 22.
 	SSHPorts []int
 	// PassthroughOSUser is the user of the machine for whom a person's key is pushed in passthrough, where the login to the gateway names none who may: it is the
@@ -140,6 +143,9 @@ func (c *Config) validate() error {
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
 	c.Limits = c.Limits.WithDefaults()
+	if len(c.Ciphers) == 0 {
+		c.Ciphers = ssh.SupportedAlgorithms().Ciphers
+	}
 	if len(c.SSHPorts) == 0 {
 		c.SSHPorts = []int{22}
 	}

@@ -246,6 +246,33 @@ func TestWeakAlgorithmsAreNotAccepted(t *testing.T) {
 	}
 }
 
+// TestCiphersAreTheOnesConfigured logs in by clients that prefer another cipher than the gateway is left with, in both handshakes of a jump, and one that has no
+// other.
+func TestCiphersAreTheOnesConfigured(t *testing.T) {
+	w := newWorld(t, worldOptions{cfg: func(c *Config) { c.Ciphers = []string{ssh.CipherAES256GCM} }})
+	alice := as("ec2-user", w.keys["alice"])
+	alice.ciphers = []string{ssh.CipherChaCha20Poly1305, ssh.CipherAES256GCM}
+	outer := w.mustConnect(t, alice)
+	inner, err := w.jump(t, outer, worldInstance+":22", alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, client := range map[string]*ssh.Client{"outer": outer, "inner": inner} {
+		connection, ok := client.Conn.(ssh.AlgorithmsConnMetadata)
+		if !ok {
+			t.Fatal("the library does not tell the algorithms")
+		}
+		if got := connection.Algorithms(); got.Read.Cipher != ssh.CipherAES256GCM || got.Write.Cipher != ssh.CipherAES256GCM {
+			t.Errorf("%s: %s, %s", name, got.Read.Cipher, got.Write.Cipher)
+		}
+	}
+	alice.ciphers = alice.ciphers[:1]
+	var negotiation *ssh.AlgorithmNegotiationError
+	if _, err := w.connect(t, alice); !errors.As(err, &negotiation) {
+		t.Errorf("with ChaCha20 alone: %v", err)
+	}
+}
+
 func TestBuiltinCommands(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	client := w.mustConnect(t, as("x", w.keys["alice"]))

@@ -152,9 +152,10 @@ func authorized(key ssh.Signer) string {
 
 // login is one client's way of logging in, and what it is told meanwhile.
 type login struct {
-	user   string
-	auth   []ssh.AuthMethod
-	banner testkit.Buffer
+	user    string
+	auth    []ssh.AuthMethod
+	ciphers []string // in this order; nil: the library's
+	banner  testkit.Buffer
 }
 
 func as(user string, keys ...ssh.Signer) *login {
@@ -162,10 +163,13 @@ func as(user string, keys ...ssh.Signer) *login {
 }
 
 func (l *login) config(hostKey ssh.HostKeyCallback) *ssh.ClientConfig {
-	return &ssh.ClientConfig{User: l.user, Auth: l.auth, HostKeyCallback: hostKey, BannerCallback: func(text string) error {
-		_, err := io.WriteString(&l.banner, text)
-		return err
-	}}
+	return &ssh.ClientConfig{
+		Config: ssh.Config{Ciphers: l.ciphers}, User: l.user, Auth: l.auth, HostKeyCallback: hostKey,
+		BannerCallback: func(text string) error {
+			_, err := io.WriteString(&l.banner, text)
+			return err
+		},
+	}
 }
 
 // connect logs in to the gateway.

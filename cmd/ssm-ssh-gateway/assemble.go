@@ -75,7 +75,7 @@ func (a *assembly) gatewayConfig() gateway.Config {
 	cfg := gateway.Config{
 		Cloud: a.cloud, Directory: a.rules.directory, Policy: a.rules.policy,
 		HostKeys: a.keys.own, Names: []string{a.cfg.publicName()}, Issuer: a.keys.issuer, Verifier: a.keys.verifier,
-		Limits: gatewayLimits(a.cfg.Limits), SSHPorts: a.cfg.SSHPorts, PassthroughOSUser: a.cfg.OSUser, AccountAliases: map[string]string{}, Log: a.log,
+		Limits: gatewayLimits(a.cfg.Limits), Ciphers: a.cfg.Ciphers, SSHPorts: a.cfg.SSHPorts, PassthroughOSUser: a.cfg.OSUser, AccountAliases: map[string]string{}, Log: a.log,
 		DialPort: a.dialPort, DialShell: a.dialShell, UserCA: a.keys.userCA, ForwardedAgent: a.cfg.Targets.ForwardedAgent,
 		SessionShell: a.cfg.Targets.SessionShell, SessionUser: a.cfg.Targets.SessionUser, KeepWarm: a.cfg.Session.keepWarm(),
 		CutExpired: a.cfg.Limits.CutExpired, NoEarlyAnswers: a.cfg.Session.noEarlyAnswers(),

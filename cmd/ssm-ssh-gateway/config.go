@@ -23,6 +23,7 @@ type fileConfig struct {
 	LogLevel   string   `toml:"log_level"`
 	Policies   []string `toml:"policies"`
 	Revoked    []string `toml:"revoked_keys"`
+	Ciphers    []string `toml:"ciphers"`
 	SSHPorts   []int    `toml:"ssh_ports"`
 	PublicName string   `toml:"public_name"`
 	OSUser     string   `toml:"passthrough_os_user"`

@@ -27,6 +27,12 @@ func checkValues(cfg *loadedConfig) []finding {
 			report(fmt.Sprintf("listen[%d]", i), "%q is not host:port", address)
 		}
 	}
+	offered := ssh.SupportedAlgorithms().Ciphers // without the weak ones that the library knows, too
+	for i, cipher := range cfg.Ciphers {
+		if !slices.Contains(offered, cipher) {
+			report(fmt.Sprintf("ciphers[%d]", i), "%q is none of %s", cipher, strings.Join(offered, ", "))
+		}
+	}
 	for i, port := range cfg.SSHPorts {
 		if port < 1 || port > 65535 {
 			report(fmt.Sprintf("ssh_ports[%d]", i), "%d is no port", port)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
@@ -24,8 +25,9 @@ type variant struct {
 	discover    int // up to which size of message the gateway tries; not at all when zero
 	lanes       int // that a connection may have; the gateway's default when zero
 	passthrough bool
-	narrow      bool   // the client is behind a narrow line
-	keepWarm    string // how long a session waits for the next connection; the default when empty
+	narrow      bool     // the client is behind a narrow line
+	ciphers     []string // that clients may choose from; all when nil
+	keepWarm    string   // how long a session waits for the next connection; the default when empty
 	environ     []string
 }
 
@@ -38,6 +40,7 @@ var (
 	discovered  = variant{name: "discovered", lanes: 1, discover: 16 << 10}
 	passthrough = variant{name: "passthrough", passthrough: true}
 	narrow      = variant{name: "narrow", narrow: true}
+	withAES     = variant{name: "lanes1aes", lanes: 1, ciphers: []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM}}
 )
 
 // laneVariants are the points of the plot, fewest lanes first; another number is another line.
@@ -154,6 +157,9 @@ func (w *world) writeConfig(dir, addr string, v variant) (path string, err error
 	session := table{"max_payload": max(v.maxPayload, 1024), "discover_payload": v.discover}
 	if v.keepWarm != "" {
 		session["keep_warm"] = v.keepWarm
+	}
+	if v.ciphers != nil {
+		config["ciphers"] = v.ciphers
 	}
 	if w.messageRate != 0 {
 		session["message_rate"] = w.messageRate

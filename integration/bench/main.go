@@ -56,7 +56,7 @@ func parse(args []string) (p plan, out string, err error) {
 	only := flags.String("only", "", "measure only what matches this regular expression, as \"name condition\"")
 	sessions := flags.Int("sessions", 0, "logins at once (default 200; 40 with -quick)")
 	gateway := flags.String("gateway", "", "measure this ssm-ssh-gateway instead of one built from the tree")
-	ways := flags.String("ways", "", "transfers by these ways only, beside plain ssh and the plugin: a regular expression of connect, inspected16k, passthrough, lanes1 … (default all; with -quick those with goals)")
+	ways := flags.String("ways", "", "transfers by these ways only, beside plain ssh and the plugin: a regular expression of connect, inspected16k, passthrough, lanes1aes, lanes1 … (default all; with -quick those with goals)")
 	profiles := flags.String("profile", "", "write profiles of the transfers into this directory; the program is then built with -tags profile")
 	list := flags.Bool("list", false, "say what there is to measure, and measure nothing")
 	flags.StringVar(&out, "out", "", "write the page, and the plot beside it, to this file")

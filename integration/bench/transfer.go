@@ -83,7 +83,7 @@ func (w *world) transferRoutes(ctx context.Context) ([]*route, error) {
 	if w.bench.ways.MatchString(connect.name) {
 		routes = append(routes, connect)
 	}
-	for _, v := range append([]variant{inspected16, passthrough}, laneVariants...) {
+	for _, v := range append([]variant{inspected16, passthrough, withAES}, laneVariants...) {
 		if !w.bench.ways.MatchString(v.name) {
 			continue
 		}
@@ -203,7 +203,7 @@ func transferRows(c condition, results map[string]*flows) []row {
 		}
 		ways = append(ways, w)
 	}
-	ways = append(ways, way{route: passthrough.name, title: "passthrough"}, way{route: connectName, title: connectName, cost: cheap})
+	ways = append(ways, way{route: withAES.name, title: "gateway, 1 lane, AES-GCM"}, way{route: passthrough.name, title: "passthrough"}, way{route: connectName, title: connectName, cost: cheap})
 
 	plugin, plain := results[pluginName].good(), results[plainName].good()
 	var rows []row
