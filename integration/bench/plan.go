@@ -29,6 +29,7 @@ type plan struct {
 	copied    map[string]int      // how many of them by sftp and scp, which wait for each
 	others    map[string]int      // how many of them by programs that not everybody has
 	keys      time.Duration       // how long keystrokes are timed, each time
+	turns     int                 // rounds of typing
 	raw       int                 // MiB through a bare WebSocket
 	idle      int                 // sessions left open to weigh one
 	sessions  int                 // logins at once
@@ -38,7 +39,7 @@ type plan struct {
 var fullPlan = plan{
 	ways: regexp.MustCompile(""), enters: []variant{inspected, passthrough},
 	typists: map[string][]string{awsLike.name: {plainName, connectName, pluginName}, free.name: {plainName, connectName, pluginName}},
-	logins:  5, transfers: 2, slow: 8, spread: map[int]int{2: 16, 4: 64, 8: 256}, fast: 32, keys: 8 * time.Second, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
+	logins:  5, transfers: 2, slow: 8, spread: map[int]int{2: 16, 4: 64, 8: 256}, fast: 32, keys: 5 * time.Second, turns: 3, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
 	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 2000, free.name: 2000},
 	others: map[string]int{awsLike.name: 200, free.name: 2000},
 }
@@ -46,8 +47,7 @@ var fullPlan = plan{
 // quickPlan has every row that has a goal, and what is needed to read those: what else there is takes too long for three minutes.
 var quickPlan = plan{
 	quick: true, ways: regexp.MustCompile("^(connect|inspected16k|lanes1|lanes8)$"), enters: []variant{inspected},
-	typists: map[string][]string{free.name: {plainName}},
-	logins:  2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 56}, fast: 16, keys: 2 * time.Second, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
+	logins: 2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 56}, fast: 16, keys: 1500 * time.Millisecond, turns: 3, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
 	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 50, free.name: 100},
 }
 
