@@ -11,7 +11,7 @@
 //
 //   - A WRITE is answered when the server that did it has answered, but for the start of a small file; see below. fsync@openssh.com, CLOSE, FSTAT and everything else that
 //     is not a READ or WRITE waits for the striped requests it could see or disturb, and goes to the first lane. Overlapping ranges keep their order, even
-//     across files, as two names may be one file.
+//     across files, as two names may be one file, and so do a READ past the end of a file and a WRITE behind it, which leaves zeros there.
 //   - Only a regular file that is open for reading alone or for writing alone, and not for appending, is striped. Further lanes open it by the
 //     same name, with no flag that creates or truncates, and are used only if FSTAT shows there what it shows on the first lane (type, mode, owner,
 //     size, time of change). Writing stands still for that comparison.

@@ -81,8 +81,13 @@ func (o *op) conflicts(b *op) bool {
 	case first == query:
 		return true
 	default:
-		return o.off < b.end && b.off < o.end
+		return o.off < b.end && b.off < o.end || o.reveals(b) || b.reveals(o)
 	}
+}
+
+// reveals reports whether o, a WRITE behind what b reads, may make the file longer than b finds it to be: b gets zeros then, or the end of the file.
+func (o *op) reveals(b *op) bool {
+	return o.kind == write && b.kind == read && b.end <= o.off && (b.file == nil || b.end > max(b.file.size, b.file.base.size))
 }
 
 // mustWait reports whether o conflicts with a request that is under way.

@@ -2,12 +2,14 @@ package stripe
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/pkg/sftp"
 )
@@ -125,4 +127,51 @@ func TestReadAheadOfAShallowClient(t *testing.T) {
 			t.Fatal("what was received is not the file on the server")
 		}
 	})
+}
+
+// A WRITE far behind the end of a file leaves zeros in between, which a READ that came before it must not find: not on a lane that is late either.
+func TestReadsAtTheEndBeforeAWriteBehindIt(t *testing.T) {
+	const size, late = 64 << 10, 8
+	m := inTheMiddle(openssh())
+	r := newRig(t, 2, openssh(), func(r *rig, cfg *Config) {
+		cfg.Open = func(context.Context) (io.ReadWriteCloser, error) { return m.start(t, r.dir), nil }
+	})
+	if err := os.WriteFile(filepath.Join(r.dir, "f"), noise(size), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := r.open("f", openRead)
+	r.one(readOf(h, 0, 4<<10)).release()
+	r.striped("f")
+	w := r.open("f", openWrite)
+	written := make(chan struct{})
+	m.turnInto(func(pkt *packet) [][]byte {
+		if pkt.typ() == typRead {
+			select {
+			case <-written:
+			case <-time.After(10 * time.Millisecond): // nobody writes before these are answered, as it should be
+			}
+		}
+		return [][]byte{pkt.bytes()}
+	})
+	var row []byte
+	for i := range late {
+		row = append(row, readOf(h, uint64(size+i*100), 100)(r.id+uint32(i))...)
+	}
+	r.write(append(row, writeOf(w, 1<<20, []byte("end"))(r.id+late)...))
+	for range late + 1 {
+		p := r.read()
+		if id, _ := p.id(); id == r.id+late {
+			mustOK(t, p)
+			close(written)
+		} else if p.typ() != typStatus {
+			t.Error("a READ found what was written after it")
+		}
+	}
+	r.id += late + 1
+	m.turnInto(nil)
+	r.close(w)
+	r.close(h)
+	if err := r.end(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
 }
