@@ -34,7 +34,8 @@ type Conn struct {
 	composing chan struct{}
 
 	mu        sync.Mutex
-	news      news      // what the reader has not told the others yet
+	news      news // what the reader has not told the others yet
+	bulk      bulk
 	readable  sync.Cond // something to read, or a reason not to wait for it
 	progress  sync.Cond // everything else that is waited for: room in a window, a state, a deadline
 	state     State

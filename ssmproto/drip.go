@@ -8,6 +8,9 @@ const (
 	shortGather = 10 * time.Millisecond
 	// longGather is the same for bulk that goes on. A key that is typed on the same session is echoed so much later at most.
 	longGather = 40 * time.Millisecond
+	// gatherShare waits of a length is what bulk has to have lasted before there is one: somebody may be waiting for its end, which is not known beforehand, and
+	// then waits an eighth longer at most.
+	gatherShare = 8
 )
 
 const (
@@ -35,7 +38,7 @@ const (
 //
 //	no wait ──16 reads at the pace of a drip──► short waits ──8 that pay──► long waits
 //	        ◄──two in a row that do not──               ◄──two in a row that are no fuller for being longer──
-//	        ◄───────────────────────────── a pause ─────────────────────────────
+//	        ◄──────────────── a pause, or the end of what was sent ─────────────
 type drip struct {
 	wait time.Duration // before the next read; 0 while there is no drip
 	poor int           // waits in a row that did not pay
@@ -58,6 +61,8 @@ func (d *drip) note(r reading) {
 	took := r.ended.Sub(d.last)
 	d.last = r.ended
 	switch {
+	case r.bulk < gatherShare*shortGather:
+		d.stop()
 	case d.wait == 0:
 		d.watch(r, took)
 	case took > dripPause:
@@ -111,7 +116,7 @@ func (d *drip) judge(r reading, took time.Duration) {
 		return
 	}
 	d.poor, d.run = 0, 0
-	if d.paid++; d.paid >= max(d.steady, steadyRun) {
+	if d.paid++; d.paid >= max(d.steady, steadyRun) && r.bulk >= gatherShare*longGather {
 		d.wait, d.paid = longGather, 0
 	}
 }
@@ -119,6 +124,10 @@ func (d *drip) judge(r reading, took time.Duration) {
 // judgeLong goes back to short waits when long ones, twice in a row, brought less than half of what the pace of the short ones promised. Whoever waits for us to
 // read, for an answer or for room in a window, sends no more for our waiting longer; whoever does send more is not waiting. So answers do not count here.
 func (d *drip) judgeLong(r reading) {
+	if r.bulk < gatherShare*longGather {
+		d.begin()
+		return
+	}
 	promised := time.Duration(d.frames) * longGather / d.spent
 	if 2*time.Duration(r.frames) >= promised && !r.filled {
 		d.poor = 0

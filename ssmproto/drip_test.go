@@ -11,7 +11,7 @@ const noGather = time.Duration(0)
 func drips(d *drip, from time.Time, count int, gap time.Duration, frames, size int, answers bool) time.Time {
 	for range count {
 		from = from.Add(gap)
-		d.note(reading{ended: from, bytes: frames * size, frames: frames, answers: answers})
+		d.note(reading{ended: from, bytes: frames * size, frames: frames, about: about{answers, time.Hour}})
 	}
 	return from
 }
@@ -132,4 +132,29 @@ func TestPauseEndsADrip(t *testing.T) {
 		drips(d, now, 1, dripPause+1, 9, 300, false)
 		equal(t, "wait after a pause", d.wait, noGather)
 	}
+}
+
+// TestWaitsAreAShareOfTheBulk that there has been: its end, which somebody may be waiting for, is not known beforehand.
+func TestWaitsAreAShareOfTheBulk(t *testing.T) {
+	var d drip
+	now := epoch
+	reads := func(count int, gap time.Duration, frames int, bulk time.Duration) {
+		for range count {
+			now = now.Add(gap)
+			d.note(reading{ended: now, bytes: 300 * frames, frames: frames, about: about{bulk: bulk}})
+		}
+	}
+	const short, long = gatherShare * shortGather, gatherShare * longGather
+	reads(10*dripRun, time.Millisecond, 1, short-1)
+	equal(t, "of what has begun", d.wait, noGather)
+	reads(dripRun, time.Millisecond, 1, short)
+	equal(t, "of what has gone on", d.wait, shortGather)
+	reads(10*steadyRun, shortGather, 9, long-1)
+	equal(t, "of what has not gone on for long", d.wait, shortGather)
+	reads(1, shortGather, 9, long)
+	equal(t, "of what has", d.wait, longGather)
+	reads(1, longGather, 36, long-1)
+	equal(t, "when the longer of two bulks has ended", d.wait, shortGather)
+	reads(1, shortGather, 9, 0)
+	equal(t, "when both have", d.wait, noGather)
 }

@@ -19,7 +19,8 @@ var bulkBuffers = sync.Pool{New: func() any { return new([bulkRead]byte) }}
 // there is more than the reader takes, it reads ahead. An idle connection holds no buffer. One goroutine may read.
 type gatherer struct {
 	net.Conn
-	idle func() (answers bool) // called before each read that may wait: what was read before has been handled then; says whether it had data that answers ours
+	// idle is called before each read that may wait, with the time of the last: what was read before has been handled then, and it says what it was about.
+	idle func(time.Time) about
 
 	frames   int // that were completed since the last read from the network
 	last     reading
@@ -33,11 +34,17 @@ type gatherer struct {
 
 // reading is one read from the network, and what came of it.
 type reading struct {
-	ended   time.Time
-	bytes   int
-	filled  bool // the buffer: there was more
-	frames  int
-	answers bool // had data, after we had sent some
+	ended  time.Time
+	bytes  int
+	filled bool // the buffer: there was more
+	frames int
+	about
+}
+
+// about is what a session says of what was read.
+type about struct {
+	answers bool          // had data, after we had sent some
+	bulk    time.Duration // for which one side or the other has had more to send
 }
 
 // Read gives what was read ahead, or reads from the network.
@@ -55,7 +62,7 @@ func (g *gatherer) Read(p []byte) (int, error) {
 // fetch reads from the network: ahead, or into p, and then leaves ahead nil.
 func (g *gatherer) fetch(p []byte) error {
 	if g.idle != nil {
-		g.last.answers = g.idle()
+		g.last.about = g.idle(g.last.ended)
 	}
 	g.last.frames, g.frames = g.frames, 0
 	g.drip.note(g.last)

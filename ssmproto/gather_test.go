@@ -13,7 +13,7 @@ func TestAnAnswerIsKnownBehindItsAcknowledgement(t *testing.T) {
 	c := newConn(Grant{}, Options{})
 	settle := func(data bool) bool {
 		c.news.data = data
-		return c.settle()
+		return c.settle(epoch).answers
 	}
 	equal(t, "data that nobody asked for", settle(true), false)
 	c.send.unsent++
@@ -57,7 +57,7 @@ func TestGatheringKeepsEveryByte(t *testing.T) {
 		}
 		p := &pieces{every: time.Millisecond, began: time.Now(), left: text}
 		idle := 0
-		g := &gatherer{Conn: p, idle: func() bool { idle++; return false }}
+		g := &gatherer{Conn: p, idle: func(time.Time) about { idle++; return about{bulk: time.Hour} }}
 		var got []byte
 		small := make([]byte, 333)
 		for {

@@ -1,5 +1,7 @@
 package ssmproto
 
+import "time"
+
 // news is what the reader of a session has found out and not told yet. Messages often come several at a time; those who wait are woken once for all of
 // them, when nothing more is there to be read.
 type news struct {
@@ -10,14 +12,14 @@ type news struct {
 	sent int64 // how many numbered messages had been sent when the news last had data
 }
 
-// settle tells the news, and says whether they have data that answers some of ours: whether anything was sent since data came the last time. The reader
-// calls it before it waits.
-func (c *Conn) settle() (answers bool) {
+// settle tells the news, and says what they are about. They answer if they have data and anything was sent since data came the last time. The reader calls it
+// before it waits.
+func (c *Conn) settle(now time.Time) about {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	answers = c.news.data && c.send.unsent > c.news.sent
+	a := about{answers: c.news.data && c.send.unsent > c.news.sent, bulk: c.bulk.look(now, c.send.empty())}
 	c.tellNews()
-	return answers
+	return a
 }
 
 // tellNews is settle for a caller that holds mu.

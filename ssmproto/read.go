@@ -18,7 +18,7 @@ const (
 // readFrames handles everything that arrives on s until it is lost. It says whether anything was heard.
 func (c *Conn) readFrames(s *socket) (heard bool, err error) {
 	s.in.idle = c.settle
-	defer func() { c.settle() }()
+	defer func() { c.settle(time.Now()) }()
 	defer s.in.nap.close()
 	for {
 		f, err := s.read()
@@ -188,6 +188,7 @@ func (c *Conn) output(f *frame) bool {
 		return false
 	}
 	c.counts.bytesIn += int64(len(f.rest))
+	c.bulk.heard(len(f.rest))
 	c.unread.push(f)
 	c.news.data = true
 	return true

@@ -444,7 +444,7 @@ func TestWindowsDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations per message", allocs)
 	}
 	c := newConn(Grant{}, (*Options)(nil).resolved())
-	if allocs := testing.AllocsPerRun(1000, func() { c.settle(); _ = c.Stats() }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(1000, func() { c.settle(epoch); _ = c.Stats() }); allocs != 0 {
 		t.Errorf("%v allocations to tell news and to look", allocs)
 	}
 }
