@@ -7,35 +7,44 @@ import "time"
 const fullPayload = 1000
 
 // bulk is since when each side has had more to send. A side that has come to an end of it may be waiting for the other's answer: then a question, a file or a page
-// is no part of something longer, and its last message is what somebody waits for. That the agent has come to an end at a multiple of what it reads is not seen, once in
-// a thousand times. It has no clock.
+// is no part of something longer, and its last message is what somebody waits for. It has no clock.
+//
+// The agent has come to an end if its last message is not full. If it then goes on by itself, its port was a moment late; if it goes on after we have sent
+// something, or after a pause, that is the beginning of something else. An end at a multiple of what it reads is not seen, once in a thousand times.
 type bulk struct {
-	up, down time.Time // zero for a side that has nothing more to send
-	full     bool      // so was the agent's last message
+	up      time.Time // zero when nothing of ours is under way
+	down    time.Time
+	full    bool // so was the agent's last message
+	atEnd   bool // it was not, when last looked at
+	arrived time.Time
 }
 
-// heard notes the size of the agent's next message. A shorter one is the last of what the agent has.
-func (b *bulk) heard(size int) {
-	if b.full = size >= fullPayload; !b.full {
-		b.down = time.Time{}
-	}
-}
+// heard notes the size of the agent's next message.
+func (b *bulk) heard(size int) { b.full = size >= fullPayload }
 
-// look gives for how long there has been bulk, in the direction in which that is longer. acknowledged says that nothing of ours is under way, or waiting.
-func (b *bulk) look(now time.Time, acknowledged bool) time.Duration {
+// look gives for how long there has been bulk, in the direction in which that is longer, once all that was read at a time has been noted. data and answers say
+// what was read; acknowledged, that nothing of ours is under way, or waiting.
+func (b *bulk) look(now time.Time, data, answers, acknowledged bool) time.Duration {
 	if acknowledged {
 		b.up = time.Time{}
 	} else if b.up.IsZero() {
 		b.up = now
 	}
+	if data {
+		if b.atEnd && (answers || now.Sub(b.arrived) > dripMost) {
+			b.down = now
+		}
+		b.atEnd, b.arrived = !b.full, now
+	}
+	var longest time.Duration
+	if !acknowledged {
+		longest = now.Sub(b.up)
+	}
 	if b.full && b.down.IsZero() {
 		b.down = now
 	}
-	var longest time.Duration
-	for _, since := range []time.Time{b.up, b.down} {
-		if !since.IsZero() {
-			longest = max(longest, now.Sub(since))
-		}
+	if b.full {
+		longest = max(longest, now.Sub(b.down))
 	}
 	return longest
 }

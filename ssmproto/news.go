@@ -17,9 +17,10 @@ type news struct {
 func (c *Conn) settle(now time.Time) about {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a := about{answers: c.news.data && c.send.unsent > c.news.sent, bulk: c.bulk.look(now, c.send.empty())}
+	answers := c.news.data && c.send.unsent > c.news.sent
+	length := c.bulk.look(now, c.news.data, answers, c.send.empty())
 	c.tellNews()
-	return a
+	return about{answers, length}
 }
 
 // tellNews is settle for a caller that holds mu.
