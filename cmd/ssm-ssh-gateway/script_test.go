@@ -32,8 +32,7 @@ func (l leakChecked) Run() int {
 		return 1
 	}
 	if code == 0 {
-		// golang-lru's expirable caches have a janitor that cannot be stopped; the caches live as long as the process.
-		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/hashicorp/golang-lru/v2/expirable.NewLRU[...].func1")); err != nil {
+		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

@@ -17,14 +17,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	"github.com/hashicorp/golang-lru/v2/expirable"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
 )
 
-// Cloud is AWS as the gateway sees it. It is safe for concurrent use. Make it with New, once per process: golang-lru's expirable caches
-// have a janitor goroutine that cannot be stopped.
+// Cloud is AWS as the gateway sees it. It is safe for concurrent use. Make it with New.
 type Cloud struct {
 	cfg      Config
 	log      *slog.Logger
@@ -34,9 +32,9 @@ type Cloud struct {
 	sessions *sessionCache
 	buckets  *buckets
 
-	lasting *expirable.LRU[string, answer] // running machines
-	brief   *expirable.LRU[string, answer] // everything that may soon be different: no such name, several, not running
-	listing *expirable.LRU[string, []*authz.Instance]
+	lasting *memory[answer] // running machines
+	brief   *memory[answer] // everything that may soon be different: no such name, several, not running
+	listing *memory[[]*authz.Instance]
 	flight  singleflight.Group
 
 	ctx    context.Context // ends at Close; work that outlives its asker is bound to it
@@ -61,9 +59,9 @@ func New(ctx context.Context, cfg Config) (*Cloud, error) {
 	c := &Cloud{
 		cfg: cfg, log: cfg.Logger, accounts: accounts, aliases: aliases,
 		buckets: newBuckets(cfg),
-		lasting: expirable.NewLRU[string, answer](resolveCacheSize, nil, cfg.PositiveTTL),
-		brief:   expirable.NewLRU[string, answer](resolveCacheSize, nil, cfg.NegativeTTL),
-		listing: expirable.NewLRU[string, []*authz.Instance](1, nil, cfg.PositiveTTL),
+		lasting: newMemory[answer](resolveCacheSize, cfg.PositiveTTL),
+		brief:   newMemory[answer](resolveCacheSize, cfg.NegativeTTL),
+		listing: newMemory[[]*authz.Instance](1, cfg.PositiveTTL),
 	}
 	c.sessions = newSessionCache(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

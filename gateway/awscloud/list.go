@@ -18,7 +18,7 @@ const listingKey = "all"
 // List gives the machines of all configured accounts and regions, sorted by name and then by place: EC2 instances that are not gone, and hybrid nodes whose
 // agent is online. Places that do not answer are logged and left out; only if none answers is that an error. An answer is remembered for PositiveTTL.
 func (c *Cloud) List(ctx context.Context) ([]*authz.Instance, error) {
-	if known, ok := c.listing.Get(listingKey); ok {
+	if known, ok := c.listing.get(listingKey); ok {
 		return slices.Clone(known), nil
 	}
 	ctx, end, ok := c.bound(ctx, c.cfg.ResolveTimeout)
@@ -53,7 +53,7 @@ func (c *Cloud) List(ctx context.Context) ([]*authz.Instance, error) {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Place(), b.Place()))
 	})
 	if len(faults) == 0 {
-		c.listing.Add(listingKey, all)
+		c.listing.add(listingKey, all)
 	}
 	return slices.Clone(all), nil
 }

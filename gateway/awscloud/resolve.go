@@ -85,28 +85,24 @@ func (a answer) get(name string) (*authz.Instance, error) {
 
 // recall looks in both memories; learn writes to the one that fits.
 func (c *Cloud) recall(key string) (answer, bool) {
-	if known, ok := c.lasting.Get(key); ok {
+	if known, ok := c.lasting.get(key); ok {
 		return known, true
 	}
-	return c.brief.Get(key)
+	return c.brief.get(key)
 }
 
 func (c *Cloud) learn(key string, a answer) {
 	if a.refusal == nil && (a.instance.State == stateRunning || a.instance.State == "") {
-		c.brief.Remove(key)
-		c.lasting.Add(key, a)
+		c.brief.forget(key)
+		c.lasting.add(key, a)
 		return
 	}
-	c.brief.Add(key, a)
+	c.brief.add(key, a)
 }
 
 // unlearn forgets a machine under all its names.
 func (c *Cloud) unlearn(on *authz.Instance) {
-	for _, key := range c.lasting.Keys() {
-		if known, ok := c.lasting.Peek(key); ok && known.instance != nil && known.instance.ID == on.ID {
-			c.lasting.Remove(key)
-		}
-	}
+	c.lasting.forgetAll(func(known answer) bool { return known.instance != nil && known.instance.ID == on.ID })
 }
 
 // find asks the places that the name allows. An error means that the answer is not known; "no" and "several" are answers.

@@ -128,8 +128,8 @@ func TestMemories(t *testing.T) {
 	c := cloudIn(t, world(t), Config{})
 	for name, lasting := range map[string]bool{webID: true, dbID: false, nobody: false, "web": false} {
 		_, _ = c.Resolve(t.Context(), name)
-		if c.lasting.Contains(name) != lasting || c.brief.Contains(name) == lasting {
-			t.Errorf("%s: lasting %t, brief %t", name, c.lasting.Contains(name), c.brief.Contains(name))
+		if c.lasting.values.Contains(name) != lasting || c.brief.values.Contains(name) == lasting {
+			t.Errorf("%s: lasting %t, brief %t", name, c.lasting.values.Contains(name), c.brief.values.Contains(name))
 		}
 	}
 }
