@@ -123,9 +123,9 @@ func TestOpenSSHClients(t *testing.T) {
 	same(at(near, "big"), at(near, "scp-back"))
 
 	log, err := os.ReadFile(far + ".log")
-	// sftp's reput opens for appending, and so is the one large transfer that is not striped.
-	if n := bytes.Count(log, []byte("\n")); err != nil || n != 7 {
-		t.Errorf("%d transfers were striped, want 7: %v\n%s", n, err, log)
+	// sftp's reput opens for appending, and so is the one large transfer of eight that is not striped. On a busy machine another may be over before its lanes are there.
+	if n := bytes.Count(log, []byte("\n")); err != nil || n == 0 || n > 7 {
+		t.Errorf("%d transfers were striped, want up to 7: %v\n%s", n, err, log)
 	}
 	if bytes.Contains(log, []byte("stripe:")) {
 		t.Errorf("a check failed:\n%s", log)
