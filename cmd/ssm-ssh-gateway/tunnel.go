@@ -29,8 +29,9 @@ type tunnel struct {
 	alive keepAlive
 	tell  func(format string, args ...any) // for the user
 
-	mu  sync.Mutex // held while a session is opened: the others wait for it
-	mux *ssmproto.Mux
+	mu       sync.Mutex // held while a session is opened: the others wait for it
+	mux      *ssmproto.Mux
+	watchers sync.WaitGroup
 }
 
 // dial opens a connection to the destination.
@@ -42,9 +43,7 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		if err == nil || errors.Is(err, ssmproto.ErrTooManyStreams) || ctx.Err() != nil {
 			return conn, err
 		}
-		t.tell("the session to %s has ended (%s), opening another", t.to, inWords(err))
-		_ = t.mux.CloseNow()
-		t.mux = nil
+		t.drop(err)
 	}
 	session, err := t.reopen(ctx)
 	if err != nil {
@@ -53,8 +52,8 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 	if !session.Multiplexed() {
 		return session, nil // the agent is too old (SPEC.md §5.4): every connection has a session of its own
 	}
-	if t.mux, err = ssmproto.NewMux(session); err != nil {
-		return nil, errors.Join(err, session.CloseNow())
+	if err := t.adopt(session); err != nil {
+		return nil, err
 	}
 	return t.mux.Open(ctx)
 }
@@ -70,10 +69,33 @@ func (t *tunnel) prove(ctx context.Context) error {
 	if !session.Multiplexed() {
 		return session.Close()
 	}
-	if t.mux, err = ssmproto.NewMux(session); err != nil {
+	return t.adopt(session)
+}
+
+// adopt makes a session the tunnel's, until it ends: one that has failed stays open at AWS until somebody terminates it, and the next connection may never come.
+// The caller holds mu.
+func (t *tunnel) adopt(session *ssmproto.Conn) error {
+	mux, err := ssmproto.NewMux(session)
+	if err != nil {
 		return errors.Join(err, session.CloseNow())
 	}
+	t.mux = mux
+	t.watchers.Go(func() {
+		<-session.Done()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.mux == mux {
+			t.drop(session.Err())
+		}
+	})
 	return nil
+}
+
+// drop terminates a session that has ended. The caller holds mu.
+func (t *tunnel) drop(reason error) {
+	t.tell("the session to %s has ended (%s), the next connection opens another", t.to, inWords(reason))
+	_ = t.mux.CloseNow()
+	t.mux = nil
 }
 
 func (t *tunnel) open(ctx context.Context) (*ssmproto.Conn, error) {
@@ -119,12 +141,15 @@ func mayPass(err error) bool {
 
 // close ends the session politely.
 func (t *tunnel) close() error {
+	defer t.watchers.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mux == nil {
 		return nil
 	}
-	if err := t.mux.Close(); err != nil {
+	mux := t.mux
+	t.mux = nil
+	if err := mux.Close(); err != nil {
 		return fmt.Errorf("closing the session to %s: %w", t.to, err)
 	}
 	return nil

@@ -206,7 +206,12 @@ func (r *running) awaitEnd(t *testing.T) {
 // connected opens a connection to the port that a program listens on, and leaves it open.
 func connected(t *testing.T, up []string) {
 	t.Helper()
-	address := up[1]
+	_ = throughTo(t, up[1])
+}
+
+// throughTo connects to sshd through an address or a port of ours, and gives the connection when sshd has greeted; reads from it wait within our patience.
+func throughTo(t *testing.T, address string) net.Conn {
+	t.Helper()
 	if !strings.Contains(address, ":") {
 		address = "127.0.0.1:" + address
 	}
@@ -219,6 +224,7 @@ func connected(t *testing.T, up []string) {
 	if _, err := io.ReadFull(conn, make([]byte, len("SSH-2.0-"))); err != nil {
 		t.Errorf("nothing comes out of %s: %v", address, err)
 	}
+	return conn
 }
 
 func send(which syscall.Signal) func(t *testing.T, w *world, cmd *exec.Cmd, id string) {

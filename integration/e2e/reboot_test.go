@@ -57,7 +57,7 @@ func TestReboot(t *testing.T) {
 					}
 					running.awaitTheirEnd(t)
 					if said := running.terminal.said.String(); !strings.Contains(said, how.said) {
-						t.Errorf("at the terminal: %q", said)
+						t.Errorf("at the terminal: %q; the gateway has logged:\n%s", said, w.log)
 					}
 					w.eventually(t, "no session is open", func() bool { return w.openSessions() == 0 })
 					if got := w.ssh(t, nil, target, "true"); got.code != 255 || !strings.Contains(got.stderr, "is not connected") {
@@ -96,6 +96,7 @@ type midst struct {
 	terminal, forward *running
 	all               map[string]*running
 	conn              net.Conn // through the forward
+	ported            net.Conn // through a forward without sshd, which goes on listening
 }
 
 // inTheMiddle starts all of it, and returns when each has carried something.
@@ -122,6 +123,9 @@ func (w *world) inTheMiddle(t *testing.T) *midst {
 	}
 	m.forward = start("a forward", w.command("ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-L", local+":"+listenEcho(t, "tcp", "127.0.0.1:0"), target))
 	ready["a forward"] = func() bool { return m.converse(local) }
+	w.start(t, program{cmd: func(_ *testing.T, w *world) *exec.Cmd {
+		return w.laptop("forward", "--keepalive", "2s", "-L", "0:localhost:22", lab.MainInstance)
+	}, up: `(\S+) leads to`, use: func(t *testing.T, up []string) { m.ported = throughTo(t, up[1]) }})
 	for name, is := range ready {
 		w.eventually(t, name+" has begun", is)
 		if t.Failed() {
@@ -159,8 +163,10 @@ var ownStatus = map[string]int{"a copy": 1, "a shell without sshd": 0}
 func (m *midst) awaitTheirEnd(t *testing.T) {
 	t.Helper()
 	defer func() { _ = m.conn.Close() }()
-	if _, err := m.conn.Read(make([]byte, 1)); os.IsTimeout(err) {
-		t.Error("the connection through the forward does not end")
+	for name, conn := range map[string]net.Conn{"of ssh": m.conn, "without it": m.ported} {
+		if _, err := io.Copy(io.Discard, conn); os.IsTimeout(err) {
+			t.Errorf("the connection through the forward %s does not end", name)
+		}
 	}
 	for name, r := range m.all {
 		r.awaitEnd(t)
