@@ -81,7 +81,9 @@ func (a *Agent) begin(ctx context.Context, payload []byte) {
 		}
 		a.log.Debug("session ended", "session", start.id, "err", err)
 		a.forget(start.id)
-		a.completeTask(ctx, start.id, err)
+		if ctx.Err() == nil {
+			a.completeTask(ctx, start.id, err)
+		}
 	})
 }
 
@@ -118,6 +120,9 @@ func (s *session) run(ctx, sessionCtx context.Context) error {
 			sleep(sessionCtx, s.agent.cfg.Quirks.crashNoticed())
 		}
 		return errCrashed
+	}
+	if ctx.Err() != nil { // the machine has been switched off: no agent is there to say so
+		return nil
 	}
 	if sessionCtx.Err() != nil {
 		err = nil
