@@ -34,8 +34,8 @@ type Conn struct {
 	composing chan struct{}
 
 	mu        sync.Mutex
-	news      news // what the reader has not told the others yet
-	bulk      bulk
+	news      news      // what the reader has not told the others yet
+	bulk      bulk      // how long there has been any
 	readable  sync.Cond // something to read, or a reason not to wait for it
 	progress  sync.Cond // everything else that is waited for: room in a window, a state, a deadline
 	state     State

@@ -7,8 +7,8 @@ import (
 )
 
 // memory keeps values of strings for a time, those that were used last where there are too many. It has no goroutine, unlike the library's expirable cache,
-// which looks for what is out of date a hundred times within that time and keeps a gateway from sleeping. What is out of date goes when it is asked for, or
-// when there is no room.
+// which looks for what is out of date a hundred times within that time and keeps a gateway from sleeping. What is out of date is not given any more, and goes when
+// something else takes its place or there is no room.
 type memory[V any] struct {
 	values   *lru.Cache[string, dated[V]]
 	lifetime time.Duration

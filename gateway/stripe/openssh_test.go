@@ -67,26 +67,33 @@ func needPrograms(t *testing.T) (self string) {
 	return self
 }
 
-func TestOpenSSHClients(t *testing.T) {
-	self := needPrograms(t)
-	far, near := filepath.Join(t.TempDir(), "far"), t.TempDir()
-	for _, dir := range []string{far, filepath.Join(near, "tree/sub")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
+// filesToCopy makes a large file, and a tree with another and many small ones.
+func filesToCopy(t *testing.T, near string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(near, "tree/sub"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	want := noise(6<<20 + 4321)
 	put := func(name string, b []byte) {
 		if err := os.WriteFile(filepath.Join(near, name), b, 0o640); err != nil {
 			t.Fatal(err)
 		}
 	}
-	put("big", want)
+	large := noise(6<<20 + 4321)
+	put("big", large)
 	put("tree/empty", nil)
-	put("tree/sub/big", want)
+	put("tree/sub/big", large)
 	for i := range 200 {
 		put(fmt.Sprintf("tree/sub/%d", i), noise(i*20))
 	}
+}
+
+func TestOpenSSHClients(t *testing.T) {
+	self := needPrograms(t)
+	far, near := filepath.Join(t.TempDir(), "far"), t.TempDir()
+	if err := os.MkdirAll(far, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	filesToCopy(t, near)
 	same := func(a, b string) {
 		t.Helper()
 		x, err := os.ReadFile(a)
