@@ -71,18 +71,23 @@ func (h *handles) hear(o *op, pkt *packet) {
 // openEarly gives the client a handle of the proxy's own for a file that the server has just been asked to open. It is longer than any server's that could be
 // foretold, and cannot be guessed: neither does a client that uses one which it has closed meet this file, nor can anything else in a request be taken for it.
 func (p *Proxy) openEarly(o *op) {
-	if p.ownHandles == nil {
-		p.ownHandles = make([]byte, 16)
-		_, _ = rand.Read(p.ownHandles) // never fails, see crypto/rand
-	}
-	p.ownHandle++
-	f := p.watch(o.opens, binary.BigEndian.AppendUint32(bytes.Clone(p.ownHandles), p.ownHandle))
+	f := p.watch(o.opens, p.newHandle())
 	f.there, f.renamed = p.handles.foretold(), true
 	f.debt.opening = true
 	f.debt.owed++
 	o.about, p.owing = f, f
 	p.hidden++
 	p.toClient.put(made(finish(appendString(begin(nil, typHandle, o.id), f.handle))))
+}
+
+// newHandle makes a handle that no server gives.
+func (p *Proxy) newHandle() []byte {
+	if p.ownHandles == nil {
+		p.ownHandles = make([]byte, 16)
+		_, _ = rand.Read(p.ownHandles) // never fails, see crypto/rand
+	}
+	p.ownHandle++
+	return binary.BigEndian.AppendUint32(bytes.Clone(p.ownHandles), p.ownHandle)
 }
 
 // addressed gives a request the handle under which the server knows the file, where the client knows it by one of ours.
@@ -92,7 +97,9 @@ func (p *Proxy) addressed(o *op, pkt *packet) *packet {
 	}
 	if pkt.typ() == typExtended {
 		for _, f := range p.files {
-			pkt = f.addressed(o, pkt)
+			if f.home == p.first {
+				pkt = f.addressed(o, pkt)
+			}
 		}
 	}
 	return pkt

@@ -1,6 +1,7 @@
 package stripe
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/sync/errgroup"
 )
 
 // narrow is a lane that moves so many bytes per second each way, as a session of Session Manager does.
@@ -128,4 +132,108 @@ func benchLanes(b *testing.B, up bool, lanes int, rate float64, size int) {
 	near.CloseWrite()
 	<-result
 	near.Close()
+}
+
+// distant is a lane whose answers take a while, as many of them as there are.
+type distant struct {
+	io.ReadWriteCloser
+	arrived chan arrival
+	rest    []byte
+}
+
+type arrival struct {
+	due  time.Time
+	data []byte
+}
+
+func newDistant(s io.ReadWriteCloser, rtt time.Duration) *distant {
+	d := &distant{ReadWriteCloser: s, arrived: make(chan arrival, 4096)}
+	go func() {
+		defer close(d.arrived)
+		for {
+			b := make([]byte, 16<<10)
+			n, err := s.Read(b)
+			if err != nil {
+				return
+			}
+			d.arrived <- arrival{time.Now().Add(rtt), b[:n]}
+		}
+	}()
+	return d
+}
+
+func (d *distant) Read(b []byte) (int, error) {
+	if len(d.rest) == 0 {
+		a, ok := <-d.arrived
+		if !ok {
+			return 0, io.EOF
+		}
+		time.Sleep(time.Until(a.due))
+		d.rest = a.data
+	}
+	n := copy(b, d.rest)
+	d.rest = d.rest[n:]
+	return n, nil
+}
+
+// BenchmarkCrowd shows how many small files a second pass, 32 at a time, over lanes that move 0.7 MB/s each with a round trip of 30 ms.
+func BenchmarkCrowd(b *testing.B) {
+	for _, size := range []int{4 << 10, 100 << 10} {
+		for _, up := range []bool{true, false} {
+			for _, lanes := range []int{1, 8} {
+				b.Run(fmt.Sprintf("size=%dK/up=%v/lanes=%d", size>>10, up, lanes), func(b *testing.B) { benchCrowd(b, size, up, lanes) })
+			}
+		}
+	}
+}
+
+func benchCrowd(b *testing.B, size int, up bool, lanes int) {
+	needServer(b)
+	dir := b.TempDir()
+	start := func(t testing.TB, dir string) io.ReadWriteCloser {
+		return newDistant(&narrow{ReadWriteCloser: openssh()(t, dir), rate: 0.7e6}, 30*time.Millisecond)
+	}
+	near, result := behind(b, start, dir, Config{MaxLanes: lanes}, nil)
+	client, err := sftp.NewClientPipe(near, near)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, size)
+	copyOne := func(i int) error {
+		name := fmt.Sprintf("f%d", i)
+		if !up {
+			f, err := client.Open(name)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteTo(io.Discard)
+			return errors.Join(err, f.Close())
+		}
+		f, err := client.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(data)
+		return errors.Join(err, f.Close())
+	}
+	if !up {
+		for i := range b.N {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d", i)), data, 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	var group errgroup.Group
+	group.SetLimit(32)
+	for i := range b.N {
+		group.Go(func() error { return copyOne(i) })
+	}
+	if err := group.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	client.Close()
+	<-result
 }

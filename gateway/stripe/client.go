@@ -18,7 +18,9 @@ var (
 // fromTheClient takes the client's next request, or keeps it until those it conflicts with are done.
 func (p *Proxy) fromTheClient(pkt *packet) {
 	o := p.classify(pkt)
+	p.place(o)
 	if p.mustWait(o) {
+		p.noteWait(o, pkt)
 		p.held = pkt
 		return
 	}
@@ -28,11 +30,19 @@ func (p *Proxy) fromTheClient(pkt *packet) {
 // classify says what a request may see and change. What cannot be read may do everything, and goes to the first lane as it is.
 func (p *Proxy) classify(pkt *packet) *op {
 	id, ok := pkt.id()
-	o := &op{kind: modify, id: id, pinned: true}
+	o := &op{kind: modify, id: id, pinned: true, on: p.first}
 	if !ok {
 		o.mute = true
 		return o
 	}
+	p.classifyAs(o, pkt)
+	if f := o.subject(); f != nil {
+		o.on = f.home
+	}
+	return o
+}
+
+func (p *Proxy) classifyAs(o *op, pkt *packet) {
 	switch pkt.typ() {
 	case typRead, typWrite:
 		p.classifyAccess(o, pkt)
@@ -48,6 +58,7 @@ func (p *Proxy) classify(pkt *packet) *op {
 		}
 	case typOpen:
 		path, flags, err := parseOpen(pkt.body())
+		o.path = path
 		o.opens = &opening{path: path, flags: flags, writable: createsWritable(pkt.body())}
 		o.sizes = err != nil || flags&openTrunc != 0
 		if err == nil && flags&(openCreate|openTrunc) == 0 {
@@ -61,13 +72,16 @@ func (p *Proxy) classify(pkt *packet) *op {
 		o.kind = query
 		o.lists, _ = parseString(pkt.body())
 	case typLstat, typRealpath, typStat, typReadlink:
-		o.kind = query
+		o.kind, o.stats = query, pkt.typ() == typLstat || pkt.typ() == typStat
+		o.path, _ = parseString(pkt.body())
 	case typSetstat:
+		o.path = (&cursor{b: pkt.body()}).str()
 		o.sizes = setsSize(pkt.body())
 	case typFsetstat:
 		o.sizes = setsSize(pkt.body())
 		p.classifyFsetstat(o, pkt)
 	case typMkdir:
+		o.makes = true
 	case typRemove, typRmdir, typRename, typSymlink:
 		o.moves = true
 	case typExtended:
@@ -75,6 +89,8 @@ func (p *Proxy) classify(pkt *packet) *op {
 		name := c.str()
 		if string(name) == "fsync@openssh.com" {
 			o.about = p.files[string(c.str())]
+		} else {
+			o.calls = p.placedIn(pkt)
 		}
 		o.moves = !harmless[string(name)]
 		o.sizes = o.moves && !renaming[string(name)]
@@ -84,7 +100,6 @@ func (p *Proxy) classify(pkt *packet) *op {
 	default:
 		o.mute, o.moves, o.sizes = true, true, true // OpenSSH's server does not answer these
 	}
-	return o
 }
 
 func (p *Proxy) classifyAccess(o *op, pkt *packet) {
@@ -118,6 +133,7 @@ func (p *Proxy) classifyFsetstat(o *op, pkt *packet) {
 // accept starts a request that nothing stands in the way of.
 func (p *Proxy) accept(o *op, pkt *packet) {
 	p.expect(o)
+	p.keepCompany(o)
 	if o.kind == write && o.file != nil {
 		pkt.trim(len(o.file.handle), int(o.end-o.off))
 	}
@@ -138,6 +154,9 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 		pkt.release()
 		p.refuse(o)
 		return
+	}
+	if p.countOn(o); o.on != p.first || o.kind == create || o.trials > 0 {
+		pkt = p.keep(o, pkt)
 	}
 	pkt = p.addressed(o, pkt)
 	switch {
@@ -162,7 +181,7 @@ func (p *Proxy) accept(o *op, pkt *packet) {
 	}
 }
 
-// pin sends a request to the first lane as it came.
+// pin sends a request to its lane as it came.
 func (p *Proxy) pin(o *op, pkt *packet) {
 	o.lists = bytes.Clone(o.lists)
 	if o.opens != nil {
@@ -182,6 +201,9 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 	if o.kind == read || o.kind == write {
 		o.file.goes(o)
 	}
+	if o.kind == write {
+		o.file.meetsLost(o)
+	}
 	if f := o.subject(); f != nil && f.debt.opening {
 		o.blind = true
 		if o.kind == write {
@@ -189,13 +211,16 @@ func (p *Proxy) pin(o *op, pkt *packet) {
 			pkt.hold()
 		}
 	}
-	id := p.freeID(p.first, o.id)
+	if o.kind == read && o.on != p.first {
+		p.lookForTail(o.file, o)
+	}
+	id := p.freeID(o.on, o.id)
 	pkt.setID(id)
-	p.send(p.first, o, id, pkt)
+	p.send(o.on, o, id, pkt)
 	switch {
 	case o.early:
 		p.answerEarly(o)
-	case o.kind == read:
+	case o.kind == read && o.on == p.first:
 		p.lookForTail(o.file, o)
 	}
 }
@@ -213,11 +238,12 @@ func (p *Proxy) closesUnknown(pkt *packet) {
 
 // expect prepares what is known of files for what o may change.
 func (p *Proxy) expect(o *op) {
-	if o.kind != write && o.kind != modify {
+	if o.kind < write {
 		return
 	}
 	p.epoch++
 	for _, f := range p.files {
+		f.nameless = f.nameless || o.moves
 		p.dropChunks(f)
 		if o.sizes {
 			p.cutAhead(f)
@@ -229,8 +255,16 @@ func (p *Proxy) expect(o *op) {
 	}
 }
 
-// answeredPinned passes the first lane's answer on, and learns from it.
+// answeredPinned passes the answer of the one lane that was asked on, and learns from it.
 func (p *Proxy) answeredPinned(o *op, pkt *packet) {
+	if o.opens != nil && (o.on != p.first || o.kind == create) {
+		p.placedOpen(o, pkt)
+		return
+	}
+	p.tried(o)
+	if p.mayBeStale(o, pkt) {
+		return
+	}
 	if p.wasVain(o) {
 		pkt.release()
 		return
@@ -241,6 +275,8 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 		return
 	}
 	switch typ := pkt.typ(); {
+	case o.opens != nil && o.opens.retried:
+		pkt = p.openedInTheEnd(o, pkt)
 	case o.opens != nil && typ == typHandle:
 		if h, err := parseString(pkt.body()); err == nil {
 			p.watch(o.opens, h)
@@ -253,11 +289,16 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 		p.walk.listed(o.dir, pkt.body(), uint64(p.cfg.Early))
 	case o.file == nil:
 	case o.closes && o.file.writes:
+		if err := o.file.doubted(); err != nil && statusError(pkt) == nil {
+			pkt.release()
+			pkt = made(newStatus(o.id, statusFailure, err.Error()))
+		}
 		p.closedOwing(o, pkt)
 		return
 	case o.kind == read && typ == typData:
 		got := len(pkt.body()) - 4
 		o.file.read += int64(got)
+		p.placing.bytes += int64(got)
 		if o.file.shortRead(o, uint64(max(got, 0))) {
 			p.walk.length = uint32(o.end)
 		}
@@ -286,10 +327,7 @@ func (p *Proxy) deliver(o *op, pkt *packet) {
 	if o.closes && o.file != nil && o.file == p.batch.file {
 		p.batch.ready = statusError(pkt) == nil
 	}
-	if o.pkt != nil {
-		o.pkt.release()
-		o.pkt = nil
-	}
+	p.letGo(o)
 	f := o.file
 	if f == nil || o.closes || len(f.turn) == 0 {
 		p.toClient.put(pkt)

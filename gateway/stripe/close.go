@@ -54,7 +54,7 @@ func (p *Proxy) judge(f *file, v comparison) error {
 	case v.err != nil:
 		return fmt.Errorf("%s cannot be checked after its transfer: %w", f.path, v.err)
 	case f.doubt != "":
-		return fmt.Errorf("%s may be damaged: %s; transfer it again", f.path, f.doubt)
+		return f.doubted()
 	case f.writes && f.lostLane && v.first.size < f.acked:
 		return fmt.Errorf("%s may be damaged: a lane was lost, and the file is shorter than what was written; transfer it again", f.path)
 	case len(v.differ) == 0:
@@ -65,6 +65,14 @@ func (p *Proxy) judge(f *file, v comparison) error {
 	default:
 		return fmt.Errorf("%s may be damaged: the lanes that carried it see different files; transfer it again", f.path)
 	}
+}
+
+// doubted is why the file may be wrong, in a sentence for the client; nil if there is no reason.
+func (f *file) doubted() error {
+	if f.doubt == "" {
+		return nil
+	}
+	return fmt.Errorf("%s may be damaged: %s; transfer it again", f.path, f.doubt)
 }
 
 // closeEverywhere closes the file on every lane. A server reports late failures of writing (a quota, a network disk) at CLOSE, so those of a written

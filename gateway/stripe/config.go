@@ -30,6 +30,9 @@ type Config struct {
 	// Stall is how long a lane may leave everything it was asked unanswered before it is given up. Default 30 s. The first lane has no such limit.
 	Stall time.Duration
 
+	// eager places every file that may be placed, and asks for lanes at once. For tests.
+	eager bool
+
 	// fresh is how long what was learned of a file before the client asked may be used: data, its end, that it is open. Two seconds but in tests.
 	fresh time.Duration
 

@@ -54,7 +54,36 @@
 // No WRITE that follows a failure is answered early, and no CLOSE of a file that was written. So a small upload takes two round trips, or one among others, and a
 // small download two, or one in a directory that is read in order.
 //
+// # Small files side by side
+//
+// A client that has many small files under way at a time waits for its lane and not for round trips. Once it has opened eight files beside other requests of its,
+// with no pause of two seconds, and has moved Config.Bulk, further lanes are opened. Each file that it opens then is placed on the lane with the least to do,
+// whole: everything that is asked about its handle goes there, in order. The handle that the client gets is the proxy's own.
+//
+//   - That is for files opened for reading, and for those that OPEN makes. Whether it makes one is found out by forbidding it to take what is there
+//     (SSH_FXF_EXCL). If it is refused, it is done as it came, on the first lane and in its turn; so is any other OPEN that a further lane refuses. A CLOSE that
+//     the client sent later may come before it, and give back the handle that it is then given: another reason why the client's is the proxy's own.
+//     No file that was open before is the same as one that has just been made, and only one path leads to it: this is how requests on different lanes are
+//     known not to disturb each other. All others wait for each other as those about striped files do. The answer to a STAT waits until it is known
+//     that OPENs from before it have emptied no file that was there; else it is asked again.
+//
+//   - When a lane is lost, its files are opened on the first one under their names. If such a file is as it was left (one that is read: type, mode, owner, size,
+//     time of change; one that is written: a size that it can have), what was unanswered is done again. Else everything that is asked about it from then on is
+//     answered with a failure that says so, CLOSE included. A file whose name was moved while it was open is not looked for.
+//
+//   - A file that turns out to be large enough to be striped, or whose handle is in a request that is not known, is opened on the first lane, compared as
+//     above, and closed where it was.
+//
+//   - If requests have to wait for others on other lanes more often than for each eighth file, no more files are placed. No more are made on further lanes in
+//     a stream in which eight were there already, or in which something has been renamed, removed or linked.
+//
+// A lane takes files only if the current directory there has the first lane's path, mode and owner.
+//
 // # What is not promised
+//
+// Two requests that are under way at the same time may be done in either order if they reach a file that one of them makes by different paths: through a link to
+// its directory, or one that was there before the file. The size and times of a directory may be from before a file was made in it that is being made.
+// After the loss of a lane the machine may still make a file that it was asked for, empty, though the client has removed it since.
 //
 // It is not promised that something else that changes a file during its transfer is seen at the moment the client asks. Data may have been read
 // ahead, up to two seconds earlier; any request of the same client that may change a file throws it away. Times of last access may differ.

@@ -16,7 +16,7 @@ type learned struct {
 
 // learn keeps an answer that may be given again.
 func (p *Proxy) learn(o *op, pkt *packet) {
-	if pkt.typ() != typStatus || p.cfg.Early <= 0 {
+	if pkt.typ() != typStatus || p.cfg.Early <= 0 || o.on != p.first {
 		return
 	}
 	code, _, err := parseStatus(pkt.body())
@@ -60,7 +60,7 @@ func (p *Proxy) isEarly(o *op) bool {
 		return false
 	}
 	if o.opens != nil {
-		return p.opensEarly(o)
+		return o.kind != create && o.on == p.first && p.opensEarly(o)
 	}
 	if p.known(o) == nil {
 		return false
@@ -79,7 +79,7 @@ func (p *Proxy) isEarly(o *op) bool {
 
 // mayOwe reports whether f was written from its start to next without a failure that is known of, and could be cut if there is one that is not.
 func (f *file) mayOwe(next uint64) bool {
-	return f.writes && f.mendable && f.debt.refusal == nil && !f.debt.trimmed && f.next == next && uint64(f.asked) == next
+	return f.writes && f.mendable && f.home.number == 0 && f.debt.refusal == nil && !f.debt.trimmed && f.next == next && uint64(f.asked) == next
 }
 
 // onlyOwing reports whether nothing is under way but what f owes, and CLOSEs that nobody waits for.
@@ -129,7 +129,7 @@ func (p *Proxy) awaitsEarly(o *op) bool {
 	case o.mute:
 		return false
 	case f == nil:
-		return p.closes > 0 && (o.kind == modify || o.unheld)
+		return p.closes > 0 && (o.kind >= create || o.unheld)
 	case o.file == f && o.closes:
 		return false
 	case o.file == f && o.kind == write:
@@ -142,10 +142,7 @@ func (p *Proxy) awaitsEarly(o *op) bool {
 // settle hears the server's answer to a request that the client believes answered.
 func (p *Proxy) settle(o *op, pkt *packet) {
 	p.done(o)
-	if o.pkt != nil {
-		o.pkt.release()
-		o.pkt = nil
-	}
+	p.letGo(o)
 	good := statusError(pkt) == nil
 	if o.closes {
 		p.closes--

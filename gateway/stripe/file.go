@@ -16,7 +16,8 @@ type span struct{ off, end uint64 }
 type file struct {
 	path    []byte
 	handle  []byte // the client's
-	there   []byte // the first lane's: the same, but for a file whose OPEN was answered early
+	there   []byte // the server's: the same, but for a file whose OPEN was answered early or placed
+	home    *lane  // that gave it: the first, or where the file was placed
 	renamed bool   // it is another
 	writes  bool
 
@@ -45,6 +46,15 @@ type file struct {
 	lost          []span // writes that a lost lane may still carry out
 	lostLane      bool
 	doubt         string // why the file may be wrong
+
+	fresh    bool   // made by its OPEN: no file that was open before is the same one
+	nameless bool   // names have been moved since it was opened
+	homing   bool   // is to be opened on the first lane, or being so; nothing is asked about it meanwhile
+	moving   bool   // is being so
+	stays    bool   // where it is, as the first lane could not open it
+	reach    uint64 // how far the client has written it, at most
+	resized  bool   // its size was set
+	looked   bool   // FSTAT was asked behind a READ; what it said of a placed file is its base
 
 	mendable bool // by its name, should a WRITE fail that was answered early
 	debt     debt
@@ -87,15 +97,21 @@ func (p *Proxy) watch(o *opening, handle []byte) *file {
 			return nil
 		}
 	}
-	f := &file{path: o.path, handle: bytes.Clone(handle), writes: o.flags&openWrite != 0, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64, mendable: o.writable}
+	f := p.newFile(o, handle)
+	f.mendable = o.writable
+	if p.batch.open == o {
+		p.batch.file = f
+	}
+	return f
+}
+
+func (p *Proxy) newFile(o *opening, handle []byte) *file {
+	f := &file{path: o.path, handle: bytes.Clone(handle), writes: o.flags&openWrite != 0, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64, home: p.first}
 	f.there = f.handle
 	if p.cfg.MaxLanes < 2 {
 		f.off = "there is one lane"
 	}
 	p.files[string(handle)] = f
-	if p.batch.open == o {
-		p.batch.file = f
-	}
 	return f
 }
 
@@ -114,7 +130,9 @@ func (f *file) goes(o *op) {
 
 // queues reports whether the file's READs and WRITEs go through the queue: it is striped, or may be as soon as lanes are there. What has not been sent
 // by then is for all of them, and the questions of ours that decide it are not stuck behind everything the client wants.
-func (f *file) queues() bool { return f.striped || f.off == "" && f.asked >= f.bulk/4 }
+func (f *file) queues() bool {
+	return f.striped || f.off == "" && f.home.number == 0 && f.asked >= f.bulk/4
+}
 
 // sized notes that the file may be given another size by something else than its writes. A late write of a lost lane undoes that where it reaches behind the
 // new end. Where it does not it does no harm, and scp sets the size at the end of every upload.
@@ -130,6 +148,10 @@ func (f *file) sized(o *op) {
 
 // promote takes a file one step nearer to being striped, if it is worth it.
 func (p *Proxy) promote(ctx context.Context, f *file) {
+	if f.homing {
+		p.bringHome(f)
+		return
+	}
 	if f.off != "" || f.asked < f.curious() || f.checking {
 		return
 	}
@@ -140,11 +162,14 @@ func (p *Proxy) promote(ctx context.Context, f *file) {
 	switch {
 	case !f.inquired:
 		f.inquired = true
-		p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
+		p.ask(f.home, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
 			p.inquired(f, pkt, err)
 		})
 		return
 	case !f.known || !f.worth():
+		return
+	case f.home != p.first:
+		f.homing = true
 		return
 	}
 	p.openLanes(ctx)
@@ -282,7 +307,7 @@ func (p *Proxy) forget(f *file) {
 // inUse reports whether a file is open on l.
 func (p *Proxy) inUse(l *lane) bool {
 	for _, f := range p.files {
-		if f.attached(l) != nil {
+		if f.home == l || f.attached(l) != nil {
 			return true
 		}
 	}
@@ -291,7 +316,7 @@ func (p *Proxy) inUse(l *lane) bool {
 
 // handleOn returns the handle of f on l, nil if l may not serve it.
 func (f *file) handleOn(l *lane) []byte {
-	if l.number == 0 {
+	if l == f.home {
 		return f.there
 	}
 	if a := f.attached(l); a != nil && a.verified {
@@ -300,13 +325,16 @@ func (f *file) handleOn(l *lane) []byte {
 	return nil
 }
 
-func (f *file) overlapsLost(o *op) bool {
+// meetsLost notes a WRITE of what a lost lane may still write.
+func (f *file) meetsLost(o *op) {
+	if f == nil {
+		return
+	}
 	for _, s := range f.lost {
 		if s.off < o.end && o.off < s.end {
-			return true
+			f.doubt = "a lane was lost with writes unanswered, and the same part was written again"
 		}
 	}
-	return false
 }
 
 // refusal is a STATUS in words.

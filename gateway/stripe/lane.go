@@ -29,6 +29,7 @@ type lane struct {
 	pace    pace      // how many there may be
 	heard   time.Time // last answer, or the first request after a pause
 	unused  time.Time // since when it has no file
+	vouched bool      // it leads to where the first one does, so that files may be placed on it
 }
 
 func newLane(number int, stream io.ReadWriteCloser, window int) *lane {
@@ -194,6 +195,7 @@ func (p *Proxy) laneOpened(r openResult) {
 	p.more = append(p.more, l)
 	p.start(l, r.r)
 	p.cfg.OnLane(LaneChange{Lane: l.number, Open: true})
+	p.vouch(l)
 }
 
 // drop gives a further lane up. What it had not answered is done again elsewhere; err is nil if it had nothing to do.
@@ -229,6 +231,7 @@ func (p *Proxy) drop(l *lane, err error) {
 func (p *Proxy) abandon(l *lane) {
 	pending := l.pending
 	l.pending, l.load = map[uint32]*op{}, 0
+	var stranded []*op
 	for _, o := range pending {
 		switch {
 		case o.own != nil:
@@ -236,12 +239,16 @@ func (p *Proxy) abandon(l *lane) {
 		case o.chunk != nil:
 			p.dropChunk(o.chunk)
 		case o.pinned:
+			stranded = append(stranded, o)
 		default:
 			if o.kind == write {
 				o.file.lost = append(o.file.lost, span{o.off, o.end})
 			}
 			p.enqueue(o)
 		}
+	}
+	if l != p.first {
+		p.rescue(l, stranded)
 	}
 }
 

@@ -178,6 +178,12 @@ func parseString(body []byte) ([]byte, error) {
 	return nil, errShort
 }
 
+// parseHandle returns the handle in an answer to an OPEN, a part of the packet; ok is false if it is no handle, or one longer than the protocol allows.
+func parseHandle(pkt *packet) (handle []byte, ok bool) {
+	handle, err := parseString(pkt.body())
+	return handle, pkt.typ() == typHandle && err == nil && len(handle) <= maxHandle
+}
+
 // parseStatus reads the body of a STATUS. Some servers leave out the text.
 func parseStatus(body []byte) (code uint32, text string, err error) {
 	c := cursor{b: body}
@@ -270,6 +276,11 @@ func newOpen(id uint32, path []byte, flags uint32) []byte {
 	b := appendString(begin(nil, typOpen, id), path)
 	b = binary.BigEndian.AppendUint32(b, flags)
 	return finish(binary.BigEndian.AppendUint32(b, 0))
+}
+
+// newNamed makes a STAT or a REALPATH.
+func newNamed(typ byte, id uint32, path []byte) []byte {
+	return finish(appendString(begin(nil, typ, id), path))
 }
 
 // newOnHandle makes a CLOSE or an FSTAT.

@@ -37,6 +37,7 @@ type Proxy struct {
 	learned     learned
 	walk        walk
 	batch       batch
+	placing     placing
 	handles     handles
 	ownHandles  []byte // the beginning of those that are the proxy's own; nil before the first
 	ownHandle   uint32 // the last of them
@@ -54,6 +55,9 @@ type Proxy struct {
 	outstanding []*op
 	queue       []*op  // striped, not yet on a lane
 	queued      int    // bytes of WRITEs in queue
+	kept        int    // bytes of requests on further lanes that are kept as they came
+	late        []*op  // OPENs that were placed, and are to be done again on the first lane
+	taken       uint64 // requests of the client's so far
 	verifying   int    // files that are written and being compared: nothing may change meanwhile
 	early       int    // bytes of answers that wait for earlier ones
 	owing       *file  // some of whose WRITEs were answered early, until the server has answered them
@@ -128,7 +132,11 @@ func (p *Proxy) advance(ctx context.Context) {
 	for _, f := range p.files {
 		p.promote(ctx, f)
 	}
+	if p.crowded() {
+		p.openLanes(ctx)
+	}
 	p.schedule()
+	p.sendLate()
 	p.readAhead()
 	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && !p.mending() && !p.walk.asking && p.striped() == 0 {
 		p.halfClose()
@@ -174,14 +182,14 @@ func (p *Proxy) step(ctx context.Context) {
 
 // mayAccept reports whether the client's next request may be taken. Everything that a client could pile up is bounded here.
 func (p *Proxy) mayAccept() bool {
-	return p.held == nil && p.clientEnded == nil && len(p.outstanding) < maxOutstanding && p.queued < maxQueued && p.first.out.size() < maxUnsent
+	return p.held == nil && p.clientEnded == nil && len(p.outstanding) < maxOutstanding && p.queued+p.kept < maxQueued && p.first.out.size() < maxUnsent
 }
 
-// striped counts the client's requests that may be on any lane.
+// striped counts the client's requests that are on any lane but the first, or may have to be done on that again.
 func (p *Proxy) striped() int {
-	n := 0
+	n := len(p.late)
 	for _, o := range p.outstanding {
-		if !o.pinned {
+		if !o.pinned || o.on != p.first || o.kind == create || o.trials > 0 || o.stale {
 			n++
 		}
 	}
@@ -220,6 +228,9 @@ func (p *Proxy) finish(err error) {
 	p.leaveNoGaps()
 	for _, f := range p.files {
 		p.report(f, errUnclosed)
+	}
+	if w := &p.placing; w.placed > 0 {
+		p.cfg.Log.Debug("files were placed on lanes", "count", w.placed, "waits", w.waits, "taken", w.taken)
 	}
 	if p.hidden > 0 {
 		p.cfg.Log.Debug("SFTP answers were given early", "count", p.hidden)

@@ -360,6 +360,8 @@ type newsreader struct {
 	slog.Handler
 	striped, refused atomic.Int64
 	early            atomic.Int64 // sessions in which answers were given early
+	placed           atomic.Int64 // files, known at the end
+	looked, vouched  atomic.Int64 // lanes that were compared with the first, and those on which files may be placed
 	seen             int64
 }
 
@@ -369,6 +371,21 @@ func (n *newsreader) Handle(_ context.Context, r slog.Record) error {
 	switch r.Message {
 	case "striping a file":
 		n.striped.Add(1)
+	case "a lane was looked at":
+		n.looked.Add(1)
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "takes_files" && a.Value.Bool() {
+				n.vouched.Add(1)
+			}
+			return true
+		})
+	case "files were placed on lanes":
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "count" {
+				n.placed.Add(a.Value.Int64())
+			}
+			return true
+		})
 	case "SFTP answers were given early":
 		n.early.Add(1)
 	case "no further lane for a file":

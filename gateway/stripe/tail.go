@@ -12,15 +12,31 @@ type tail struct {
 	epoch uint64    // Proxy.epoch when it was asked
 }
 
-// lookForTail asks for the size of f right behind a READ that began at its start, so that both answers come in one round trip.
+// lookForTail asks for the size of f together with a READ that begins at its start, so that both answers come in one round trip: behind the READ. Of a file
+// that was placed it asks in any case, and before anything of it is read: that is how it is known again should its lane be lost.
 func (p *Proxy) lookForTail(f *file, o *op) {
-	if f == nil || f.writes || f.striped || o.off != 0 || f.asked != int64(o.end) || p.learned.ended == nil || p.cfg.Early <= 0 || p.off != "" || p.changing() {
+	if f == nil || f.writes || f.striped {
 		return
 	}
-	f.tail = tail{asked: true, epoch: p.epoch}
-	p.ask(p.first, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
+	placed := f.home != p.first
+	tells := o.off == 0 && f.asked == int64(o.end) && p.learned.ended != nil && p.cfg.Early > 0 && p.off == "" && !p.changing()
+	if !tells && !placed || f.looked {
+		return
+	}
+	f.looked = placed
+	if tells {
+		f.tail = tail{asked: true, epoch: p.epoch}
+	}
+	p.ask(f.home, func(id uint32) []byte { return newOnHandle(typFstat, id, f.there) }, func(pkt *packet, err error) {
 		f.tail.asked = false
-		if v, err := viewOf(pkt, err); err == nil && v.regular() {
+		v, err := viewOf(pkt, err)
+		if err != nil || !v.regular() {
+			return
+		}
+		if placed {
+			f.base = v
+		}
+		if tells {
 			f.tail.size, f.tail.since = v.size, time.Now()
 		}
 	})

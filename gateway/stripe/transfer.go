@@ -7,9 +7,7 @@ func (p *Proxy) stripe(o *op, pkt *packet) {
 	f := o.file
 	f.goes(o)
 	if o.kind == write {
-		if f.overlapsLost(o) {
-			f.doubt = "a lane was lost with writes unanswered, and the same part was written again"
-		}
+		f.meetsLost(o)
 		o.pkt = pkt
 		p.enqueue(o)
 		return
@@ -172,6 +170,10 @@ func (o *op) fits(pkt *packet) bool {
 	switch {
 	case o.own != nil || pkt.typ() == typStatus:
 		return true
+	case o.opens != nil:
+		return pkt.typ() == typHandle
+	case o.about != nil && o.kind == query:
+		return pkt.typ() == typAttrs
 	case o.kind == read && pkt.typ() == typData:
 		data, err := parseString(pkt.body())
 		return err == nil && uint64(len(data)) <= o.end-o.off

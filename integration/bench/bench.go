@@ -33,6 +33,7 @@ var measures = []measure{
 	{name: "keystroke", conditions: both, run: measureKeystroke},
 	{name: "narrow", conditions: []condition{free}, aside: true, run: measureNarrow},
 	{name: "files", conditions: both, run: measureFiles},
+	{name: "parallel", conditions: []condition{awsLike}, aside: true, run: measureParallel},
 	{name: "idle", conditions: []condition{free}, run: measureIdle},
 	{name: "crowd", conditions: []condition{free}, run: measureCrowd},
 }

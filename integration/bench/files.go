@@ -202,19 +202,23 @@ func sameOutput(a, b *exec.Cmd) error {
 }
 
 // smallFiles makes a directory of random files, unless it is there.
-func smallFiles(dir string, count int) error {
+func smallFiles(dir string, count int) error { return randomFiles(dir, count, smallFile) }
+
+func randomFiles(dir string, count, size int) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	content := make([]byte, smallFile)
+	content := make([]byte, size)
 	for i := range count {
 		_, _ = rand.Read(content) // never fails, see crypto/rand
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("file%04d", i)), content, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fileName(i)), content, 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+func fileName(i int) string { return fmt.Sprintf("file%04d", i) }

@@ -28,6 +28,7 @@ type plan struct {
 	files     map[string]int      // how many small files, by condition
 	copied    map[string]int      // how many of them by sftp and scp, which wait for each
 	others    map[string]int      // how many of them by programs that not everybody has
+	parallel  []manyAtOnce        // files in one SFTP stream, many at a time
 	keys      time.Duration       // how long keystrokes are timed, each time
 	turns     int                 // rounds of typing
 	raw       int                 // MiB through a bare WebSocket
@@ -41,7 +42,8 @@ var fullPlan = plan{
 	typists: map[string][]string{awsLike.name: {plainName, connectName, pluginName}, free.name: {plainName, connectName, pluginName}},
 	logins:  5, transfers: 2, slow: 8, spread: map[int]int{2: 16, 4: 64, 8: 256}, fast: 32, keys: 5 * time.Second, turns: 3, raw: 64, idle: 100, sessions: 200, benchtime: "300ms",
 	files: map[string]int{awsLike.name: 2000, free.name: 2000}, copied: map[string]int{awsLike.name: 2000, free.name: 2000},
-	others: map[string]int{awsLike.name: 200, free.name: 2000},
+	others:   map[string]int{awsLike.name: 200, free.name: 2000},
+	parallel: []manyAtOnce{{2000, 4 << 10, 128}, {200, 100 << 10, 32}},
 }
 
 // quickPlan has every row that has a goal, and what is needed to read those: what else there is takes too long for three minutes.
@@ -49,6 +51,7 @@ var quickPlan = plan{
 	quick: true, ways: regexp.MustCompile("^(connect|inspected16k|lanes1|lanes8)$"), enters: []variant{inspected},
 	logins: 2, transfers: 1, slow: 2, spread: map[int]int{2: 4, 4: 16, 8: 56}, fast: 16, keys: 1500 * time.Millisecond, turns: 3, raw: 16, idle: 20, sessions: 40, benchtime: "100ms",
 	files: map[string]int{awsLike.name: 200, free.name: 200}, copied: map[string]int{awsLike.name: 50, free.name: 100},
+	parallel: []manyAtOnce{{1000, 4 << 10, 128}, {100, 100 << 10, 32}},
 }
 
 // condition is the world in which something is measured.
