@@ -274,9 +274,31 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 		p.settle(o, pkt)
 		return
 	}
-	switch typ := pkt.typ(); {
-	case o.opens != nil && o.opens.retried:
+	if o.closes && o.file != nil && o.file.writes {
+		if err := o.file.doubted(); err != nil && statusError(pkt) == nil {
+			pkt.release()
+			pkt = made(newStatus(o.id, statusFailure, err.Error()))
+		}
+		p.closedOwing(o, pkt)
+		return
+	}
+	if o.opens != nil && o.opens.retried {
 		pkt = p.openedInTheEnd(o, pkt)
+	} else {
+		p.heed(o, pkt)
+	}
+	if f := o.subject(); f != nil && (o.kind == write || o.kind == modify) {
+		if o.sizes && statusError(pkt) == nil {
+			f.sizedTo(o)
+		}
+		pkt = f.collect(pkt)
+	}
+	p.deliver(o, pkt)
+}
+
+// heed notes what an answer says of files and directories.
+func (p *Proxy) heed(o *op, pkt *packet) {
+	switch typ := pkt.typ(); {
 	case o.opens != nil && typ == typHandle:
 		if h, err := parseString(pkt.body()); err == nil {
 			p.watch(o.opens, h)
@@ -288,13 +310,6 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 	case o.dir != nil && typ == typName:
 		p.walk.listed(o.dir, pkt.body(), uint64(p.cfg.Early))
 	case o.file == nil:
-	case o.closes && o.file.writes:
-		if err := o.file.doubted(); err != nil && statusError(pkt) == nil {
-			pkt.release()
-			pkt = made(newStatus(o.id, statusFailure, err.Error()))
-		}
-		p.closedOwing(o, pkt)
-		return
 	case o.kind == read && typ == typData:
 		got := len(pkt.body()) - 4
 		o.file.read += int64(got)
@@ -310,13 +325,6 @@ func (p *Proxy) answeredPinned(o *op, pkt *packet) {
 			p.leaveAlone(o.file, "a write failed before the file was striped")
 		}
 	}
-	if f := o.subject(); f != nil && (o.kind == write || o.kind == modify) {
-		if o.sizes && statusError(pkt) == nil {
-			f.sizedTo(o)
-		}
-		pkt = f.collect(pkt)
-	}
-	p.deliver(o, pkt)
 }
 
 // deliver gives the client its answer, those to READs and WRITEs of one file in the order of the requests. SFTP does not ask for that, but OpenSSH's

@@ -125,10 +125,14 @@ func TestLaneDeathDuringUpload(t *testing.T) {
 			r := newRig(t, 4, openssh(), nil)
 			h, sent := r.upload("f")
 			r.kill(after)
-			want := append(sent, noise(400<<10)...)
-			for _, p := range r.do(pieces(h, want, len(sent), 4<<10)...) {
-				mustOK(t, p)
-			}
+			want := sent
+			r.untilALaneDies(t, func() {
+				from := len(want)
+				want = append(want, noise(400<<10)...)
+				for _, p := range r.do(pieces(h, want, from, 4<<10)...) {
+					mustOK(t, p)
+				}
+			})
 			if code, text := r.close(h); code != statusOK {
 				t.Errorf("close: %d %s", code, text)
 			}
@@ -138,11 +142,19 @@ func TestLaneDeathDuringUpload(t *testing.T) {
 			if err := r.end(); err != nil {
 				t.Errorf("Run: %v", err)
 			}
-			if r.count.lost == 0 {
-				t.Error("no lane died")
-			}
 		})
 	}
+}
+
+// untilALaneDies does something as often as it takes for a lane to carry as much as it is given to live: how the work is spread is the machine's business.
+func (r *rig) untilALaneDies(t *testing.T, do func()) {
+	t.Helper()
+	for range 100 {
+		if do(); r.count.died() || t.Failed() {
+			return
+		}
+	}
+	t.Error("no lane died")
 }
 
 func TestLaneDeathDuringDownload(t *testing.T) {
@@ -161,23 +173,25 @@ func TestLaneDeathDuringDownload(t *testing.T) {
 			for off := 0; off <= len(want); off += 4 << 10 {
 				row = append(row, readOf(h, uint64(off), 4<<10))
 			}
-			var got []byte
-			for _, p := range r.do(row...) {
-				data, err := parseString(p.body())
-				if p.typ() != typData || err != nil {
-					t.Fatalf("type %d, not data: %v", p.typ(), err)
+			r.untilALaneDies(t, func() {
+				var got []byte
+				for _, p := range r.do(row...) {
+					data, err := parseString(p.body())
+					if p.typ() != typData || err != nil {
+						t.Fatalf("type %d, not data: %v", p.typ(), err)
+					}
+					got = append(got, data...)
 				}
-				got = append(got, data...)
-			}
-			if !bytes.Equal(got, want) {
-				t.Error("what was read is not the file")
-			}
+				if !bytes.Equal(got, want) {
+					t.Error("what was read is not the file")
+				}
+			})
 			if code, _ := statusOf(t, r.one(readOf(h, uint64(len(want)), 1))); code != statusEOF {
 				t.Errorf("behind the end: status %d", code)
 			}
 			r.close(h)
-			if err := r.end(); err != nil || r.count.lost == 0 {
-				t.Errorf("Run: %v; %d lanes died", err, r.count.lost)
+			if err := r.end(); err != nil {
+				t.Errorf("Run: %v", err)
 			}
 		})
 	}
