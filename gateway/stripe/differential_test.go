@@ -45,7 +45,7 @@ func (s step) String() string {
 	return fmt.Sprintf("%s %s>%s #%d %#x %d+%d %d", s.verb, s.name, s.to, s.slot, s.flags, s.off, s.size, s.content)
 }
 
-var names = []string{"a", "b", "dir/c", "link", "hard"}
+var names = []string{"a", "b", "dir/c", "link", "hard", "n0", "n1"}
 
 var openings = []uint32{
 	openRead, openRead, openWrite, openWrite | openCreate, openWrite | openCreate | openTrunc, openWrite | openCreate | openTrunc,
@@ -68,7 +68,7 @@ var extensions = map[string]func(h, name, to []byte) []byte{
 func genStep(t *rapid.T) step {
 	verbs := []string{
 		"open", "open", "close", "run", "run", "run", "run", "settle", "settle", "churn", "churn", "write", "write", "read", "read", "fstat", "stat", "truncate",
-		"ftruncate", "remove", "rename",
+		"ftruncate", "remove", "rename", "mkdir", "rmdir", "symlink", "lstat", "readlink", "chmod", "fchmod",
 		"fsync@openssh.com", "posix-rename@openssh.com", "hardlink@openssh.com", "copy-data", "unheard-of@example.org",
 	}
 	s := step{
@@ -209,11 +209,18 @@ func (s step) requests(h []byte, got int) []func(uint32) []byte {
 	size := func(b []byte) []byte {
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, attrSize), s.off)
 	}
+	mode := func(b []byte) []byte {
+		return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, attrMode), 0o600|uint32(s.content&0o77))
+	}
 	switch s.verb {
 	case "settle", "walk":
 		return nil
 	case "open":
-		return []func(uint32) []byte{func(id uint32) []byte { return newOpen(id, []byte(s.name), s.flags) }}
+		flags := binary.BigEndian.AppendUint32(path(), s.flags)
+		if s.content%2 == 0 {
+			return []func(uint32) []byte{named(typOpen, binary.BigEndian.AppendUint32(flags, 0))}
+		}
+		return []func(uint32) []byte{named(typOpen, mode(flags))}
 	case "close", "fstat":
 		typ := map[string]byte{"close": typClose, "fstat": typFstat}[s.verb]
 		return []func(uint32) []byte{func(id uint32) []byte { return newOnHandle(typ, id, h) }}
@@ -241,12 +248,18 @@ func (s step) requests(h []byte, got int) []func(uint32) []byte {
 			row = append(row, named(typStat, path()), readOf(h, s.off, uint32(s.size)))
 		}
 		return row
-	case "stat":
-		return []func(uint32) []byte{named(typStat, path())}
-	case "remove":
-		return []func(uint32) []byte{named(typRemove, path())}
-	case "rename":
-		return []func(uint32) []byte{named(typRename, appendString(path(), []byte(s.to)))}
+	case "stat", "lstat", "readlink", "remove", "rmdir":
+		typ := map[string]byte{"stat": typStat, "lstat": typLstat, "readlink": typReadlink, "remove": typRemove, "rmdir": typRmdir}[s.verb]
+		return []func(uint32) []byte{named(typ, path())}
+	case "rename", "symlink":
+		typ := map[string]byte{"rename": typRename, "symlink": typSymlink}[s.verb]
+		return []func(uint32) []byte{named(typ, appendString(path(), []byte(s.to)))}
+	case "mkdir":
+		return []func(uint32) []byte{named(typMkdir, binary.BigEndian.AppendUint32(path(), 0))}
+	case "chmod":
+		return []func(uint32) []byte{named(typSetstat, mode(path()))}
+	case "fchmod":
+		return []func(uint32) []byte{named(typFsetstat, mode(appendString(nil, h)))}
 	case "truncate":
 		return []func(uint32) []byte{named(typSetstat, size(path()))}
 	case "ftruncate":

@@ -51,6 +51,9 @@ func (p *player) hear(request []byte, pkt *packet) {
 	case typStatus:
 		code, text, err := parseStatus(pkt.body())
 		e.answer = fmt.Sprintf("status %d %s %v", code, strings.ReplaceAll(text, p.dir, ""), err)
+	case typName: // to a READLINK, which some servers make absolute
+		c := cursor{b: pkt.body()}
+		e.answer = fmt.Sprintf("%d names, %q", c.u32(), bytes.ReplaceAll(c.str(), []byte(p.dir), nil))
 	default:
 		p.got = len(pkt.body()) - 4
 		e.answer = fmt.Sprintf("%d %q", pkt.typ(), pkt.body())
