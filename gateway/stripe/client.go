@@ -36,6 +36,9 @@ func (p *Proxy) classify(pkt *packet) *op {
 		return o
 	}
 	p.classifyAs(o, pkt)
+	if p.placing.moved {
+		o.path = nil
+	}
 	if f := o.subject(); f != nil {
 		o.on = f.home
 	}
@@ -245,7 +248,7 @@ func (p *Proxy) expect(o *op) {
 	for _, f := range p.files {
 		f.nameless = f.nameless || o.moves
 		p.dropChunks(f)
-		if o.sizes {
+		if o.sizes && !o.spares(f) {
 			p.cutAhead(f)
 			f.sized(o)
 		}

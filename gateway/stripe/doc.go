@@ -72,7 +72,7 @@
 //     answered with a failure that says so, CLOSE included. A file whose name was moved while it was open is not looked for.
 //
 //   - A file that turns out to be large enough to be striped, or whose handle is in a request that is not known, is opened on the first lane, compared as
-//     above, and closed where it was.
+//     above, and closed where it was; if that CLOSE fails, so does the client's.
 //
 //   - If requests have to wait for others on other lanes more often than for each eighth file, no more files are placed. No more are made on further lanes in
 //     a stream in which eight were there already, or in which something has been renamed, removed or linked.
@@ -82,8 +82,10 @@
 // # What is not promised
 //
 // Two requests that are under way at the same time may be done in either order if they reach a file that one of them makes by different paths: through a link to
-// its directory, or one that was there before the file. The size and times of a directory may be from before a file was made in it that is being made.
-// After the loss of a lane the machine may still make a file that it was asked for, empty, though the client has removed it since.
+// its directory, or one that was there before the file, or by a name that only the server takes for the same (it may pass over more than capitals). The size
+// and times of a directory may be from before a file was made in it that is being made.
+// After the loss of a lane the machine may still make a file that it was asked for, empty, though the client has removed it since. What it then still writes
+// gives the file another time, and a mode, an owner or times that it then still sets may be set once more, after what the client has since asked for.
 //
 // It is not promised that something else that changes a file during its transfer is seen at the moment the client asks. Data may have been read
 // ahead, up to two seconds earlier; any request of the same client that may change a file throws it away. Times of last access may differ.

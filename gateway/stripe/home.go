@@ -13,7 +13,10 @@ import (
 // A file that was placed on a further lane comes home, to the first, if it turns out to be large enough to be striped, if something is asked of it that may
 // be about other files too, and if its lane is lost.
 
-var errNameless = errors.New("names were moved since it was opened")
+var (
+	errNameless  = errors.New("names were moved since it was opened")
+	errIrregular = errors.New("not a regular file") // to open it once more may take for ever, or do something
+)
 
 // vouch asks a further lane and the first one where they are. What is placed on a lane is not compared file by file, as what is striped is.
 func (p *Proxy) vouch(l *lane) {
@@ -81,7 +84,8 @@ func (p *Proxy) bringHome(f *file) {
 			p.leaveAlone(f, err.Error())
 		default:
 			f.home, f.there = p.first, h
-			p.closeOn(&attachment{lane: from, handle: there}, func(*packet, error) {})
+			p.closeBehind(f, &attachment{lane: from, handle: there})
+			return
 		}
 		f.homing, f.moving = false, false
 	}
@@ -91,14 +95,26 @@ func (p *Proxy) bringHome(f *file) {
 	}
 	p.ask(from, func(id uint32) []byte { return newOnHandle(typFstat, id, there) }, func(pkt *packet, err error) {
 		v, err := viewOf(pkt, err)
-		if err == nil && !v.regular() { // to open it once more may take for ever, or do something
-			err = errors.New("not a regular file")
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			done(nil, err)
-			return
+		case !v.regular():
+			done(nil, errIrregular)
+		case f.nameless: // by now
+			done(nil, errNameless)
+		default:
+			p.reopen(f, func(w view) bool { return w == v }, done)
 		}
-		p.reopen(f, func(w view) bool { return w == v }, done)
+	})
+}
+
+// closeBehind closes f where it was before it came home. A server may report only then that what was written there is not on the disk.
+func (p *Proxy) closeBehind(f *file, was *attachment) {
+	p.closeOn(was, func(pkt *packet, err error) {
+		if err == nil && f.writes && statusError(pkt) != nil {
+			f.doubt = "it could not be closed where it was written first: " + refusal(pkt)
+		}
+		f.homing, f.moving = false, false
 	})
 }
 
@@ -183,7 +199,19 @@ func (p *Proxy) restore(f *file, ops []*op) {
 		done(nil, errNameless)
 		return
 	}
-	p.reopen(f, f.asLeft, done)
+	p.ask(p.first, func(id uint32) []byte { return newNamed(typStat, id, f.path) }, func(pkt *packet, err error) {
+		v, err := viewOf(pkt, err)
+		switch {
+		case err != nil:
+			done(nil, err)
+		case !v.regular():
+			done(nil, errIrregular)
+		case f.nameless: // by now
+			done(nil, errNameless)
+		default:
+			p.reopen(f, f.asLeft, done)
+		}
+	})
 }
 
 // mayComeLate notes a change that a lost lane may still make.

@@ -34,7 +34,7 @@ type op struct {
 	opens  *opening
 	lists  []byte     // the path of an OPENDIR
 	dir    *directory // of a READDIR
-	path   []byte     // that a request by name is about; nil if it may be about others, too
+	path   []byte     // that a request by name is about; nil if it may be about others, too, as names have been moved
 	makes  bool       // a MKDIR
 	stats  bool       // a STAT or LSTAT
 	trials int        // OPENs before this STAT of which it is not known yet whether they have emptied the file that it is about
@@ -87,8 +87,8 @@ func (o *op) conflicts(b *op) bool {
 	}
 	first, last := min(o.kind, b.kind), max(o.kind, b.kind)
 	switch {
-	case first == neutral:
-		return false
+	case first == neutral: // there are servers where an open file can be neither removed nor renamed
+		return b.closes && o.moves
 	case last >= create:
 		return true
 	case last != write:

@@ -49,9 +49,7 @@ func (p *Proxy) keepCompany(o *op) {
 		f.resized = f.resized || o.sizes
 		f.reach = max(f.reach, o.end)
 	}
-	if o.path = bytes.Clone(o.path); p.placing.moved {
-		o.path = nil
-	}
+	o.path = bytes.Clone(o.path)
 }
 
 // noteWait counts a request that waits because files were placed.
@@ -152,9 +150,6 @@ func (p *Proxy) placedOpen(o *op, pkt *packet) {
 		if o.kind == create {
 			p.placing.taken++
 		}
-		for _, w := range o.seenBy {
-			w.stale = true
-		}
 		p.openAgain(o)
 		return
 	}
@@ -194,6 +189,9 @@ func (p *Proxy) watchRenamed(o *op, handle []byte) *file {
 // requests wait behind it.
 func (p *Proxy) openAgain(o *op) {
 	o.on, o.opens.retried = p.first, true
+	for _, w := range o.seenBy {
+		w.stale = true
+	}
 	if o.kind == create {
 		o.kind, o.sizes = modify, o.opens.flags&openTrunc != 0
 	}
@@ -295,20 +293,25 @@ func (p *Proxy) notYet(o *op) bool {
 // Two handles of fresh files are of different files, whatever happens to names. By name such a file is reached only under the path that made it, as long as
 // no name has been moved or linked since: this takes no account of links that lead to its directory, or were there before it was.
 func (o *op) apart(b *op) bool {
-	of, bf := o.bound(), b.bound()
-	switch {
-	case of != nil && bf != nil:
-		return of != bf && of.fresh && bf.fresh
+	switch of, bf := o.bound(), b.bound(); {
 	case bf != nil:
-		return bf.fresh && o.elsewhere(bf.path)
+		return o.spares(bf)
 	case of != nil:
-		return of.fresh && b.elsewhere(of.path)
+		return b.spares(of)
 	case b.kind == create:
 		return o.kind != modify && o.elsewhere(b.opens.path)
 	case o.kind == create:
 		return b.kind != modify && b.elsewhere(o.opens.path)
 	}
 	return false
+}
+
+// spares reports whether o certainly is about something else than f, an open file.
+func (o *op) spares(f *file) bool {
+	if of := o.bound(); of != nil {
+		return of != f && of.fresh && f.fresh
+	}
+	return f.fresh && o.elsewhere(f.path)
 }
 
 // bound is the open file that a request with a handle is about, nil if it is about a name or the file is not watched.

@@ -143,7 +143,7 @@ func viewOf(pkt *packet, err error) (view, error) {
 	case err != nil:
 		return view{}, err
 	case pkt.typ() != typAttrs:
-		return view{}, errors.New("the machine does not describe the open file: " + refusal(pkt))
+		return view{}, errors.New("the machine does not describe the file: " + refusal(pkt))
 	}
 	return parseView(pkt.body())
 }
