@@ -233,7 +233,7 @@ func (p *Proxy) closesUnknown(pkt *packet) {
 	h := firstString(pkt.body())
 	delete(p.walk.open, string(h))
 	for _, o := range p.outstanding {
-		if o.opens != nil {
+		if o.opens != nil && o.on == p.first && o.kind != create { // the others get handles of ours
 			o.opens.closed = append(o.opens.closed, bytes.Clone(h))
 		}
 	}
@@ -245,6 +245,11 @@ func (p *Proxy) expect(o *op) {
 		return
 	}
 	p.epoch++
+	for _, b := range p.outstanding {
+		if b.opens != nil {
+			b.opens.nameless = b.opens.nameless || o.moves
+		}
+	}
 	for _, f := range p.files {
 		f.nameless = f.nameless || o.moves
 		p.dropChunks(f)

@@ -79,7 +79,7 @@ func (p *Proxy) isEarly(o *op) bool {
 
 // mayOwe reports whether f was written from its start to next without a failure that is known of, and could be cut if there is one that is not.
 func (f *file) mayOwe(next uint64) bool {
-	return f.writes && f.mendable && f.home.number == 0 && f.debt.refusal == nil && !f.debt.trimmed && f.next == next && uint64(f.asked) == next
+	return f.writes && f.mendable && !f.nameless && f.home.number == 0 && f.debt.refusal == nil && !f.debt.trimmed && f.next == next && uint64(f.asked) == next
 }
 
 // onlyOwing reports whether nothing is under way but what f owes, and CLOSEs that nobody waits for.

@@ -108,8 +108,11 @@ func (p *Proxy) watch(o *opening, handle []byte) *file {
 func (p *Proxy) newFile(o *opening, handle []byte) *file {
 	f := &file{path: o.path, handle: bytes.Clone(handle), writes: o.flags&openWrite != 0, bulk: p.cfg.Bulk, inOrder: true, failed: math.MaxUint64, home: p.first}
 	f.there = f.handle
-	if p.cfg.MaxLanes < 2 {
+	switch f.nameless = o.nameless; {
+	case p.cfg.MaxLanes < 2:
 		f.off = "there is one lane"
+	case f.nameless:
+		f.off = "names changed while it was being opened"
 	}
 	p.files[string(handle)] = f
 	return f

@@ -232,3 +232,73 @@ func TestStatOfAFreshFileUnderItsNewName(t *testing.T) {
 		})
 	}
 }
+
+// A name that is given to another file before it is known that the file is open under it: lanes that look for it there find the other.
+func TestNameTakenBeforeAnOpenIsAnswered(t *testing.T) {
+	first := inTheMiddle(openssh())
+	r := newRig(t, 3, first.start, func(r *rig, cfg *Config) {
+		cfg.Open = func(context.Context) (io.ReadWriteCloser, error) { return openssh()(t, r.dir), nil }
+	})
+	then := time.Now().Add(-time.Hour)
+	for _, name := range []string{"f", "g"} {
+		path := filepath.Join(r.dir, name)
+		if err := os.WriteFile(path, bytes.Repeat([]byte(name), 64<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first.hold()
+	r.write(append(newOpen(r.id, []byte("f"), openRead), extended("posix-rename@openssh.com", "g", "f")(r.id+1)...))
+	first.requested(2)
+	first.release()
+	var h []byte
+	for range 2 {
+		if p := r.read(); p.typ() == typHandle {
+			h = bytes.Clone(firstString(p.body()))
+		}
+	}
+	r.id += 2
+	read := func(off, n int) {
+		var row []func(uint32) []byte
+		for at := off; at < off+n; at += 1 << 10 {
+			row = append(row, readOf(h, uint64(at), 1<<10))
+		}
+		for _, p := range r.do(row...) {
+			if data, err := parseString(p.body()); err != nil || !bytes.Equal(data, bytes.Repeat([]byte("f"), 1<<10)) {
+				t.Fatalf("what was read of f begins with %.10q, %v", data, err)
+			}
+		}
+	}
+	read(0, 16<<10)
+	r.news.await(r.wire, 1000)
+	read(16<<10, 48<<10)
+	r.close(h)
+	if err := r.end(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// What is cut by its name because of a WRITE that failed is not what another file has become.
+func TestNameTakenBeforeAnEarlyWriteFails(t *testing.T) {
+	first := inTheMiddle(openssh())
+	r := newRig(t, 1, first.start, nil)
+	r.copyUp(t, "before", noise(100))
+	h := r.open("f", openWrite|openCreate|openTrunc)
+	mustOK(t, r.one(renameOf("f", "g")))
+	if err := os.WriteFile(filepath.Join(r.dir, "f"), noise(2000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	first.spoilNth(typWrite, 0)
+	answers := r.do(writeOf(h, 0, noise(1000)), writeOf(h, 1000, noise(1000)), closeOf(0, h))
+	if code, _ := statusOf(t, answers[2]); code == statusOK {
+		if code, _ := statusOf(t, answers[0]); code == statusOK {
+			t.Error("nobody was told that a WRITE failed")
+		}
+	}
+	if got := r.content(t, "f"); !bytes.Equal(got, noise(2000)) {
+		t.Errorf("f, which is another file now, has %d bytes", len(got))
+	}
+	r.end()
+}

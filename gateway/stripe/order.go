@@ -64,6 +64,7 @@ type opening struct {
 	flags    uint32
 	writable bool     // its owner may write the file, should it be made
 	retried  bool     // it was placed and refused, and has been asked for again, behind requests that came later
+	nameless bool     // names have been moved meanwhile: path may stand for another file by now
 	closed   [][]byte // handles that were closed meanwhile: the one that it gives may be among them
 }
 
