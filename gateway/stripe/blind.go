@@ -10,8 +10,8 @@ import "bytes"
 func (p *Proxy) openedEarly(o *op, pkt *packet) {
 	f := o.about
 	f.debt.opening = false
-	h, err := parseString(pkt.body())
-	if pkt.typ() != typHandle || err != nil || len(h) > maxHandle {
+	h, ok := parseHandle(pkt)
+	if !ok {
 		f.debt.unopened = true
 		p.owes(f, o, pkt)
 	} else if !bytes.Equal(h, f.there) {

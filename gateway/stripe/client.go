@@ -317,6 +317,8 @@ func (p *Proxy) heed(o *op, pkt *packet) {
 		}
 	case o.dir != nil && typ == typName:
 		p.walk.listed(o.dir, pkt.body(), uint64(p.cfg.Early))
+	case o.about != nil && o.on != p.first && !o.about.writes && typ == typAttrs:
+		o.about.base, _ = parseView(pkt.body())
 	case o.file == nil:
 	case o.kind == read && typ == typData:
 		got := len(pkt.body()) - 4

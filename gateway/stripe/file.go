@@ -251,8 +251,8 @@ func (p *Proxy) attach(f *file, l *lane) {
 		if err != nil {
 			return // the lane is gone, and the attachment with it
 		}
-		h, err := parseString(pkt.body())
-		if pkt.typ() != typHandle || err != nil || len(h) > maxHandle {
+		h, ok := parseHandle(pkt)
+		if !ok {
 			f.remove(a)
 			if !a.dropped {
 				p.leaveAlone(f, "a further lane could not open it: "+refusal(pkt))

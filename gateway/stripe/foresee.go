@@ -63,11 +63,12 @@ func (p *Proxy) lookAhead(o *op) {
 	p.startTicks()
 	p.ask(p.first, func(id uint32) []byte { return newOpen(id, []byte(path), openRead) }, func(pkt *packet, err error) {
 		w.opening = false
-		h, bad := []byte(nil), err
-		if err == nil {
-			h, bad = parseString(pkt.body())
+		var h []byte
+		ok := err == nil
+		if ok {
+			h, ok = parseHandle(pkt)
 		}
-		if bad != nil || pkt.typ() != typHandle || len(h) > maxHandle {
+		if !ok {
 			w.spare--
 			if w.next == n {
 				w.next = nil
@@ -175,7 +176,7 @@ func (p *Proxy) confirm(o *op, request *packet) {
 		}
 		p.deliver(o, n.answer)
 	}
-	p.ask(p.first, func(id uint32) []byte { return finish(appendString(begin(nil, typStat, id), []byte(n.path))) }, func(pkt *packet, err error) {
+	p.ask(p.first, func(id uint32) []byte { return newNamed(typStat, id, []byte(n.path)) }, func(pkt *packet, err error) {
 		named, errs[0] = viewOf(pkt, err)
 		answered()
 	})

@@ -132,8 +132,8 @@ func (p *Proxy) reopen(f *file, right func(view) bool, then func(handle []byte, 
 			then(nil, err)
 			return
 		}
-		h, err := parseString(pkt.body())
-		if pkt.typ() != typHandle || err != nil || len(h) > maxHandle {
+		h, ok := parseHandle(pkt)
+		if !ok {
 			then(nil, errors.New("it could not be opened again: "+refusal(pkt)))
 			return
 		}
@@ -230,7 +230,7 @@ func (f *file) asLeft(v view) bool {
 	case !v.regular():
 		return false
 	case !f.writes:
-		return f.read == 0 || v == f.base
+		return f.base == view{} && f.read == 0 || v == f.base
 	default:
 		return f.resized || v.size <= f.reach && v.size >= f.debt.reach
 	}

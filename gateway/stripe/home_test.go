@@ -302,3 +302,34 @@ func TestNameTakenBeforeAnEarlyWriteFails(t *testing.T) {
 	}
 	r.end()
 }
+
+// A client that has been told how long a file is does not read another one that has taken its place when its lane is lost.
+func TestPlacedFileThatWasLookedAt(t *testing.T) {
+	for name, replaced := range map[string]bool{"the same": false, "another": true} {
+		t.Run(name, func(t *testing.T) {
+			r, _, _ := newPair(t)
+			put := func(b []byte) {
+				if err := os.WriteFile(filepath.Join(r.dir, "new"), b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(filepath.Join(r.dir, "new"), filepath.Join(r.dir, "f")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(noise(1000))
+			h := r.open("f", openRead)
+			r.one(func(id uint32) []byte { return newOnHandle(typFstat, id, h) }).release()
+			if replaced {
+				put(noise(2000))
+			}
+			r.cut()
+			if p := r.one(readOf(h, 0, 4000)); p.typ() == typData && replaced || p.typ() != typData && !replaced {
+				t.Errorf("READ: type %d, %d bytes", p.typ(), len(p.body()))
+			}
+			r.close(h)
+			if r.placed(t) == 0 {
+				t.Error("no file was placed")
+			}
+		})
+	}
+}
