@@ -85,7 +85,7 @@ func (p *Proxy) closeEverywhere(c *closing) {
 	}
 	for _, a := range f.on {
 		if a.handle == nil {
-			a.dropped = true
+			p.abandonOpening(a)
 			if f.writes {
 				c.left--
 			}

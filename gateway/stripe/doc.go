@@ -17,6 +17,7 @@
 //     size, time of change). Writing stands still for that comparison.
 //   - Any answer of a further lane but data in full, data up to the end of the file, or "written" is not believed: the first lane is asked again.
 //   - At CLOSE the comparison is repeated. If a lane sees another file the answer is a failure with a sentence, whatever the server said.
+//     A request that may take a name away or give it to another file waits until the lanes have closed what the client has.
 //   - A lane that dies has its unanswered requests done again by others. The machine may still carry out a WRITE it had received; that does no
 //     harm while the same bytes belong there. Where the client has since written the same range or set the size, CLOSE fails.
 //   - An upload that ends early (no space, a client that leaves, a lost connection) leaves the part before the first hole and nothing behind it, as one

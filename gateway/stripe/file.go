@@ -248,6 +248,9 @@ func (p *Proxy) attach(f *file, l *lane) {
 		flags = openWrite
 	}
 	p.ask(l, func(id uint32) []byte { return newOpen(id, f.path, flags) }, func(pkt *packet, err error) {
+		if a.dropped {
+			p.lingering--
+		}
 		if err != nil {
 			return // the lane is gone, and the attachment with it
 		}
@@ -269,14 +272,27 @@ func (p *Proxy) attach(f *file, l *lane) {
 // detach closes f on one further lane.
 func (p *Proxy) detach(f *file, a *attachment) {
 	f.remove(a)
-	a.dropped = true
-	if a.handle != nil {
-		p.closeOn(a, func(*packet, error) {})
+	if a.handle == nil {
+		p.abandonOpening(a)
+		return
 	}
+	p.closeOn(a, func(*packet, error) {})
 }
 
+// abandonOpening has a file closed as soon as it is open on a further lane.
+func (p *Proxy) abandonOpening(a *attachment) {
+	a.dropped = true
+	p.lingering++
+}
+
+// closeOn closes a file where the client does not know that it is open. Until that has been answered nothing gets another name or loses its own: the file's
+// space would not be free yet, and there are servers that refuse it.
 func (p *Proxy) closeOn(a *attachment, then func(*packet, error)) {
-	p.ask(a.lane, func(id uint32) []byte { return newOnHandle(typClose, id, a.handle) }, then)
+	p.lingering++
+	p.ask(a.lane, func(id uint32) []byte { return newOnHandle(typClose, id, a.handle) }, func(pkt *packet, err error) {
+		p.lingering--
+		then(pkt, err)
+	})
 }
 
 func (f *file) remove(a *attachment) {

@@ -127,7 +127,7 @@ func (p *Proxy) mustWait(o *op) bool {
 	if p.awaitsEarly(o) || p.awaitsTail(o) || p.awaitsForeseen(o) || p.mending() {
 		return true
 	}
-	return p.awaitsHome(o) || len(p.late) > 0 || p.blocked(o)
+	return p.awaitsHome(o) || len(p.late) > 0 || o.moves && p.lingering > 0 || p.blocked(o)
 }
 
 func (p *Proxy) begin(o *op) {
