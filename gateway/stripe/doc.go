@@ -17,7 +17,7 @@
 //     size, time of change). Writing stands still for that comparison.
 //   - Any answer of a further lane but data in full, data up to the end of the file, or "written" is not believed: the first lane is asked again.
 //   - At CLOSE the comparison is repeated. If a lane sees another file the answer is a failure with a sentence, whatever the server said.
-//     A request that may take a name away or give it to another file waits until the lanes have closed what the client has.
+//     A request that may take a name away or give it to another file waits until the lanes have closed what the client has, and so does the end of the stream.
 //   - A lane that dies has its unanswered requests done again by others. The machine may still carry out a WRITE it had received; that does no
 //     harm while the same bytes belong there. Where the client has since written the same range or set the size, CLOSE fails.
 //   - An upload that ends early (no space, a client that leaves, a lost connection) leaves the part before the first hole and nothing behind it, as one
@@ -75,7 +75,7 @@
 //   - A file that turns out to be large enough to be striped, or whose handle is in a request that is not known, is opened on the first lane, compared as
 //     above, and closed where it was; if that CLOSE fails, so does the client's.
 //
-//   - If requests have to wait for others on other lanes more often than for each eighth file, no more files are placed. No more are made on further lanes in
+//   - If more files, and requests by name, have had to wait for what is on other lanes than each eighth, no more files are placed. No more are made on further lanes in
 //     a stream in which eight were there already, or in which something has been renamed, removed or linked.
 //
 // A lane takes files only if the current directory there has the first lane's path, mode and owner.
@@ -86,7 +86,8 @@
 // its directory, or one that was there before the file, or by a name that only the server takes for the same (it may pass over more than capitals). The size
 // and times of a directory may be from before a file was made in it that is being made.
 // After the loss of a lane the machine may still make a file that it was asked for, empty, though the client has removed it since. What it then still writes
-// gives the file another time, and a mode, an owner or times that it then still sets may be set once more, after what the client has since asked for.
+// gives the file another time, and a mode, an owner or times that it then still sets may be set once more, after what the client has since asked for. A file
+// that the client has meanwhile closed, opened again and written may get the older bytes.
 //
 // It is not promised that something else that changes a file during its transfer is seen at the moment the client asks. Data may have been read
 // ahead, up to two seconds earlier; any request of the same client that may change a file throws it away. Times of last access may differ.

@@ -54,6 +54,7 @@ type file struct {
 	stays    bool   // where it is, as the first lane could not open it
 	reach    uint64 // how far the client has written it, at most
 	resized  bool   // its size was set
+	waited   bool   // something about it had to wait for what is on another lane
 	looked   bool   // FSTAT was asked behind a READ; what it said of a placed file is its base
 
 	mendable bool // by its name, should a WRITE fail that was answered early

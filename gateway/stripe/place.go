@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"bytes"
+	"cmp"
 	"path"
 	"strings"
 	"time"
@@ -13,7 +14,7 @@ const (
 	lull      = 2 * time.Second
 
 	maxTaken = 8 // OPENs of files that were there already, until no more are tried as if they were not
-	maxWaits = 8 // requests that had to wait for one on another lane, until no more files are placed; more if many more were placed
+	maxWaits = 8 // files and requests by name that had to wait for what is on another lane, until no more files are placed; more if many more were placed
 )
 
 // readAndWritten is why a file that was placed is never striped.
@@ -26,7 +27,7 @@ type placing struct {
 	bytes  int64     // read or written since
 	last   time.Time // when one was opened
 	placed int       // files
-	waits  int       // requests that waited for one on another lane
+	waits  int       // files and requests by name that waited for what is on another lane
 	taken  int       // files that could not be made, as the name was taken
 	moved  bool      // names have come to mean other files, or may have: they do not tell files apart any more
 	waited *packet
@@ -52,17 +53,25 @@ func (p *Proxy) keepCompany(o *op) {
 	o.path = bytes.Clone(o.path)
 }
 
-// noteWait counts a request that waits because files were placed.
+// noteWait counts a request that waits because files were placed; for each open file that it has to do with it is counted once. The first files of a crowd are
+// not placed, may be written in many pieces, and wait for the OPENs of the next ones as these do for them.
 func (p *Proxy) noteWait(o *op, pkt *packet) {
 	if p.placing.waited == pkt {
 		return
 	}
 	for _, b := range p.outstanding {
-		if o.conflicts(b) && o.pinned && b.pinned {
-			p.placing.waits++
-			p.placing.waited = pkt
-			return
+		if !o.conflicts(b) || !o.pinned || !b.pinned {
+			continue
 		}
+		p.placing.waited = pkt
+		f := cmp.Or(o.bound(), b.bound())
+		if f == nil || !f.waited {
+			p.placing.waits++
+		}
+		if f != nil {
+			f.waited = true
+		}
+		return
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -344,6 +345,32 @@ func TestWhenLanesAreWorthIt(t *testing.T) {
 				t.Errorf("lanes opened: %v, want %v", opened, c.lanes)
 			}
 		})
+	}
+}
+
+// Files that are not placed wait for the OPENs of others, as these do for them. A few of them, written in many pieces, say nothing about the others.
+func TestFewThatAreNotPlaced(t *testing.T) {
+	r := newCrowdRig(t, 3, nil)
+	names := manyNames(40)
+	for _, name := range names[:3] {
+		if err := os.WriteFile(filepath.Join(r.dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := r.openAll(openWrite|openCreate|openTrunc, names[:3]...)
+	for i, name := range names[3:] {
+		writes := row(there, func(_ int, h []byte) func(uint32) []byte { return writeOf(h, uint64(i)*1000, noise(1000)) })
+		open := func(id uint32) []byte { return newOpen(id, []byte(name), openWrite|openCreate|openTrunc) }
+		for _, p := range r.do(slices.Concat(writes, []func(uint32) []byte{open}, writes)...) {
+			if h, ok := parseHandle(p); ok {
+				r.close(bytes.Clone(h))
+			} else {
+				mustOK(t, p)
+			}
+		}
+	}
+	if n := r.placed(t); n < 12 {
+		t.Errorf("%d of 37 files were placed, with two of three lanes to take them", n)
 	}
 }
 

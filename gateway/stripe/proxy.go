@@ -139,7 +139,7 @@ func (p *Proxy) advance(ctx context.Context) {
 	p.schedule()
 	p.sendLate()
 	p.readAhead()
-	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && !p.mending() && !p.walk.asking && p.striped() == 0 {
+	if p.clientEnded != nil && !p.halfClosed && p.held == nil && p.owing == nil && !p.mending() && !p.walk.asking && p.striped() == 0 && p.lingering == 0 {
 		p.halfClose()
 	}
 }
