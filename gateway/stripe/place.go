@@ -25,7 +25,7 @@ const readAndWritten = "read and written"
 type placing struct {
 	opened int       // files opened in company since the last lull
 	bytes  int64     // read or written since
-	last   time.Time // when one was opened
+	last   time.Time // when one was opened, or something done with several
 	placed int       // files
 	waits  int       // files and requests by name that waited for what is on another lane
 	taken  int       // files that could not be made, as the name was taken
@@ -35,12 +35,16 @@ type placing struct {
 
 // keepCompany notes how much the client has under way when it asks for o.
 func (p *Proxy) keepCompany(o *op) {
-	if w := &p.placing; o.opens != nil && p.accompanied() {
+	w := &p.placing
+	switch {
+	case o.opens != nil && (p.accompanied() || o.kind == create): // even if all that it came with has been answered while it waited
 		if time.Since(w.last) > lull {
 			w.opened, w.bytes = 0, 0
 		}
 		w.last = time.Now()
 		w.opened++
+	case o.opens == nil && p.accompanied() && len(p.files) >= company: // files of 100 KiB are under way for longer than a lull
+		w.last = time.Now()
 	}
 	if o.kind == write && o.end-o.off <= maxPacket {
 		p.placing.bytes += int64(o.end - o.off)

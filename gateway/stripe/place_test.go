@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // newCrowdRig is a rig that places every file it may, and whose lanes are there.
@@ -424,5 +425,21 @@ func TestAnOpenThatIsDoneAgainBehindAClose(t *testing.T) {
 	}
 	if err := r.end(); err != nil {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// The OPENs of a crowd may come in waves, with reads and writes in between that take longer than a lull.
+func TestCrowdInWaves(t *testing.T) {
+	p := &Proxy{cfg: Config{Bulk: 1 << 20, MaxLanes: 8}, version: []byte{}, files: map[string]*file{}, first: &lane{}}
+	for i := range company {
+		p.files[fmt.Sprint(i)] = &file{}
+		p.outstanding = append(p.outstanding, &op{kind: write})
+	}
+	p.placing.opened, p.placing.last = minOpened, time.Now().Add(-2*lull)
+	next := &opening{path: []byte("f")}
+	p.keepCompany(&op{kind: read})
+	p.outstanding = nil
+	if !p.mayPlace(next) {
+		t.Error("the next wave begins as if there had been none")
 	}
 }
