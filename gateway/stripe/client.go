@@ -137,6 +137,7 @@ func (p *Proxy) classifyFsetstat(o *op, pkt *packet) {
 func (p *Proxy) accept(o *op, pkt *packet) {
 	p.expect(o)
 	p.keepCompany(o)
+	p.noteAsked(o)
 	if o.kind == write && o.file != nil {
 		pkt.trim(len(o.file.handle), int(o.end-o.off))
 	}

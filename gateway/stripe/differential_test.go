@@ -231,23 +231,9 @@ func (s step) requests(h []byte, got int) []func(uint32) []byte {
 	case "read":
 		return []func(uint32) []byte{readOf(h, s.off, uint32(s.size))}
 	case "run":
-		var row []func(uint32) []byte
-		n := 1 + s.size/2
-		for i := range 6 {
-			row = append(row, writeOf(h, uint64(i*n), data[:min(n, len(data))]), readOf(h, uint64(i*n), uint32(n)))
-		}
-		return row
+		return s.run(h, data)
 	case "churn":
-		var row []func(uint32) []byte
-		for i := range 8 {
-			piece := bytes.Repeat([]byte{s.content + byte(i)}, s.size/(1+i%3))
-			row = append(row, writeOf(h, s.off+uint64(i*100), piece))
-			if s.slot != s.size%3 {
-				continue
-			}
-			row = append(row, named(typStat, path()), readOf(h, s.off, uint32(s.size)))
-		}
-		return row
+		return s.churn(h, named(typStat, path()))
 	case "stat", "lstat", "readlink", "remove", "rmdir":
 		typ := map[string]byte{"stat": typStat, "lstat": typLstat, "readlink": typReadlink, "remove": typRemove, "rmdir": typRmdir}[s.verb]
 		return []func(uint32) []byte{named(typ, path())}
@@ -268,6 +254,28 @@ func (s step) requests(h []byte, got int) []func(uint32) []byte {
 		body := appendString(nil, []byte(s.verb))
 		return []func(uint32) []byte{named(typExtended, append(body, extensions[s.verb](h, []byte(s.name), []byte(s.to))...))}
 	}
+}
+
+// run is a copy's row of WRITEs and READs.
+func (s step) run(h, data []byte) (row []func(uint32) []byte) {
+	n := 1 + s.size/2
+	for i := range 6 {
+		row = append(row, writeOf(h, uint64(i*n), data[:min(n, len(data))]), readOf(h, uint64(i*n), uint32(n)))
+	}
+	return row
+}
+
+// churn is a row of WRITEs about one place, perhaps with looks at it in between.
+func (s step) churn(h []byte, stat func(uint32) []byte) (row []func(uint32) []byte) {
+	for i := range 8 {
+		piece := bytes.Repeat([]byte{s.content + byte(i)}, s.size/(1+i%3))
+		row = append(row, writeOf(h, s.off+uint64(i*100), piece))
+		if s.slot != s.size%3 {
+			continue
+		}
+		row = append(row, stat, readOf(h, s.off, uint32(s.size)))
+	}
+	return row
 }
 
 // plant makes the tree that programs start with.

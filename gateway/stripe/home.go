@@ -18,30 +18,6 @@ var (
 	errIrregular = errors.New("not a regular file") // to open it once more may take for ever, or do something
 )
 
-// vouch asks a further lane and the first one where they are. What is placed on a lane is not compared file by file, as what is striped is.
-func (p *Proxy) vouch(l *lane) {
-	var seen [2][]byte
-	left := 4
-	for i, at := range []*lane{p.first, l} {
-		hear := func(note func(pkt *packet) []byte) func(*packet, error) {
-			return func(pkt *packet, err error) {
-				if err == nil {
-					seen[i] = append(seen[i], note(pkt)...)
-				}
-				if left--; left == 0 && len(seen[0]) > 0 {
-					l.vouched = bytes.Equal(seen[0], seen[1])
-					p.cfg.Log.Debug("a lane was looked at", "lane", l.number, "takes_files", l.vouched)
-				}
-			}
-		}
-		p.ask(at, func(id uint32) []byte { return newNamed(typRealpath, id, []byte(".")) }, hear(func(pkt *packet) []byte { return pkt.body() }))
-		p.ask(at, func(id uint32) []byte { return newNamed(typStat, id, []byte(".")) }, hear(func(pkt *packet) []byte {
-			v, err := viewOf(pkt, nil)
-			return fmt.Append(nil, v.mode, v.uid, v.gid, err)
-		}))
-	}
-}
-
 // placedIn returns a placed file whose handle is somewhere in pkt, nil if there is none.
 func (p *Proxy) placedIn(pkt *packet) *file {
 	if p.ownHandles == nil || !bytes.Contains(pkt.bytes(), p.ownHandles) {
@@ -89,23 +65,8 @@ func (p *Proxy) bringHome(f *file) {
 		}
 		f.homing, f.moving = false, false
 	}
-	if f.nameless {
-		done(nil, errNameless)
-		return
-	}
-	p.ask(from, func(id uint32) []byte { return newOnHandle(typFstat, id, there) }, func(pkt *packet, err error) {
-		v, err := viewOf(pkt, err)
-		switch {
-		case err != nil:
-			done(nil, err)
-		case !v.regular():
-			done(nil, errIrregular)
-		case f.nameless: // by now
-			done(nil, errNameless)
-		default:
-			p.reopen(f, func(w view) bool { return w == v }, done)
-		}
-	})
+	question := func(id uint32) []byte { return newOnHandle(typFstat, id, there) }
+	p.reopenAfter(f, from, question, func(was, is view) bool { return is == was }, done)
 }
 
 // closeBehind closes f where it was before it came home. A server may report only then that what was written there is not on the disk.
@@ -115,6 +76,30 @@ func (p *Proxy) closeBehind(f *file, was *attachment) {
 			f.doubt = "it could not be closed where it was written first: " + refusal(pkt)
 		}
 		f.homing, f.moving = false, false
+	})
+}
+
+// reopenAfter asks a lane what f is, and if that is a regular file and its name has not been moved by then, opens it on the first lane. right decides whether
+// that is the same file, by what was answered and what the first lane sees.
+func (p *Proxy) reopenAfter(f *file, at *lane, question func(id uint32) []byte, right func(was, is view) bool, then func(handle []byte, err error)) {
+	if f.nameless {
+		then(nil, errNameless)
+		return
+	}
+	p.ask(at, question, func(pkt *packet, err error) {
+		was, err := viewOf(pkt, err)
+		switch {
+		case err != nil:
+		case !was.regular():
+			err = errIrregular
+		case f.nameless: // by now
+			err = errNameless
+		}
+		if err != nil {
+			then(nil, err)
+			return
+		}
+		p.reopen(f, func(is view) bool { return right(was, is) }, then)
 	})
 }
 
@@ -195,23 +180,19 @@ func (p *Proxy) restore(f *file, ops []*op) {
 			p.resend(o)
 		}
 	}
-	if f.nameless {
-		done(nil, errNameless)
-		return
+	question := func(id uint32) []byte { return newNamed(typStat, id, f.path) }
+	p.reopenAfter(f, p.first, question, func(_, is view) bool { return f.asLeft(is) }, done)
+}
+
+// noteAsked notes what an accepted request may make of names and of the file that it is about: that is how the file is known again. The packet does not outlive
+// the request's sending, so its path is copied.
+func (p *Proxy) noteAsked(o *op) {
+	p.placing.moved = p.placing.moved || o.moves
+	if f := o.bound(); f != nil {
+		f.resized = f.resized || o.sizes
+		f.reach = max(f.reach, o.end)
 	}
-	p.ask(p.first, func(id uint32) []byte { return newNamed(typStat, id, f.path) }, func(pkt *packet, err error) {
-		v, err := viewOf(pkt, err)
-		switch {
-		case err != nil:
-			done(nil, err)
-		case !v.regular():
-			done(nil, errIrregular)
-		case f.nameless: // by now
-			done(nil, errNameless)
-		default:
-			p.reopen(f, f.asLeft, done)
-		}
-	})
+	o.path = bytes.Clone(o.path)
 }
 
 // mayComeLate notes a change that a lost lane may still make.

@@ -130,9 +130,29 @@ func (p *Proxy) mustWait(o *op) bool {
 	return p.awaitsHome(o) || len(p.late) > 0 || o.moves && p.lingering > 0 || p.blocked(o)
 }
 
+// blocked reports whether o, a new request, conflicts with one that is under way.
+func (p *Proxy) blocked(o *op) bool {
+	for _, other := range p.outstanding {
+		if o.conflicts(other) {
+			return true
+		}
+	}
+	return false
+}
+
+// notYet reports whether o, an OPEN that is to be done again, conflicts with a request from before it. What came later and could see it waits for it.
+func (p *Proxy) notYet(o *op) bool {
+	for _, other := range p.outstanding {
+		if other.nth < o.nth && o.conflicts(other) {
+			return true
+		}
+	}
+	return false
+}
+
 func (p *Proxy) begin(o *op) {
-	p.taken++
-	o.nth = p.taken
+	p.begun++
+	o.nth = p.begun
 	o.place = len(p.outstanding)
 	p.outstanding = append(p.outstanding, o)
 }

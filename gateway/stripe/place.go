@@ -3,8 +3,7 @@ package stripe
 import (
 	"bytes"
 	"cmp"
-	"path"
-	"strings"
+	"fmt"
 	"time"
 )
 
@@ -26,11 +25,11 @@ type placing struct {
 	opened int       // files opened in company since the last lull
 	bytes  int64     // read or written since
 	last   time.Time // when one was opened, or something done with several
-	placed int       // files
+	placed int       // files on further lanes
 	waits  int       // files and requests by name that waited for what is on another lane
 	taken  int       // files that could not be made, as the name was taken
 	moved  bool      // names have come to mean other files, or may have: they do not tell files apart any more
-	waited *packet
+	waited *packet   // the request that was counted last: it is looked at again until it can be taken
 }
 
 // keepCompany notes how much the client has under way when it asks for o.
@@ -47,14 +46,8 @@ func (p *Proxy) keepCompany(o *op) {
 		w.last = time.Now()
 	}
 	if o.kind == write && o.end-o.off <= maxPacket {
-		p.placing.bytes += int64(o.end - o.off)
+		w.bytes += int64(o.end - o.off)
 	}
-	p.placing.moved = p.placing.moved || o.moves
-	if f := o.bound(); f != nil {
-		f.resized = f.resized || o.sizes
-		f.reach = max(f.reach, o.end)
-	}
-	o.path = bytes.Clone(o.path)
 }
 
 // noteWait counts a request that waits because files were placed; for each open file that it has to do with it is counted once. The first files of a crowd are
@@ -123,6 +116,30 @@ func (p *Proxy) accompanied() bool { return len(p.outstanding) >= company || p.c
 // makes reports whether an OPEN makes a file for writing if there is none, and takes the one that is there if there is.
 func (o *opening) makes() bool {
 	return o.flags&^(openTrunc|openRead) == openWrite|openCreate && o.writable
+}
+
+// vouch asks a further lane and the first one where they are. What is placed on a lane is not compared file by file, as what is striped is.
+func (p *Proxy) vouch(l *lane) {
+	var seen [2][]byte
+	left := 4
+	for i, at := range []*lane{p.first, l} {
+		hear := func(note func(pkt *packet) []byte) func(*packet, error) {
+			return func(pkt *packet, err error) {
+				if err == nil {
+					seen[i] = append(seen[i], note(pkt)...)
+				}
+				if left--; left == 0 && len(seen[0]) > 0 {
+					l.vouched = bytes.Equal(seen[0], seen[1])
+					p.cfg.Log.Debug("a lane was looked at", "lane", l.number, "takes_files", l.vouched)
+				}
+			}
+		}
+		p.ask(at, func(id uint32) []byte { return newNamed(typRealpath, id, []byte(".")) }, hear(func(pkt *packet) []byte { return pkt.body() }))
+		p.ask(at, func(id uint32) []byte { return newNamed(typStat, id, []byte(".")) }, hear(func(pkt *packet) []byte {
+			v, err := viewOf(pkt, nil)
+			return fmt.Append(nil, v.mode, v.uid, v.gid, err)
+		}))
+	}
 }
 
 // leastBusy returns the lane with the least to do, counting what the files on it are likely to bring.
@@ -279,80 +296,4 @@ func (p *Proxy) resend(o *op) {
 	id := p.freeID(p.first, o.id)
 	pkt.setID(id)
 	p.send(p.first, o, id, pkt)
-}
-
-// blocked reports whether o, a new request, conflicts with one that is under way.
-func (p *Proxy) blocked(o *op) bool {
-	for _, other := range p.outstanding {
-		if o.conflicts(other) {
-			return true
-		}
-	}
-	return false
-}
-
-// notYet reports whether o, an OPEN that is to be done again, conflicts with a request from before it. What came later and could see it waits for it.
-func (p *Proxy) notYet(o *op) bool {
-	for _, other := range p.outstanding {
-		if other.nth < o.nth && o.conflicts(other) {
-			return true
-		}
-	}
-	return false
-}
-
-// apart reports whether o and b certainly touch different things, where one of them is about a fresh file: one that was made by its OPEN.
-//
-// Two handles of fresh files are of different files, whatever happens to names. By name such a file is reached only under the path that made it, as long as
-// no name has been moved or linked since: this takes no account of links that lead to its directory, or were there before it was.
-func (o *op) apart(b *op) bool {
-	switch of, bf := o.bound(), b.bound(); {
-	case bf != nil:
-		return o.spares(bf)
-	case of != nil:
-		return b.spares(of)
-	case b.kind == create:
-		return o.kind != modify && o.elsewhere(b.opens.path)
-	case o.kind == create:
-		return b.kind != modify && b.elsewhere(o.opens.path)
-	}
-	return false
-}
-
-// spares reports whether o certainly is about something else than f, an open file.
-func (o *op) spares(f *file) bool {
-	if of := o.bound(); of != nil {
-		return of != f && of.fresh && f.fresh
-	}
-	return f.fresh && o.elsewhere(f.path)
-}
-
-// bound is the open file that a request with a handle is about, nil if it is about a name or the file is not watched.
-func (o *op) bound() *file {
-	if o.opens != nil {
-		return nil
-	}
-	return o.subject()
-}
-
-// elsewhere reports whether o, a request by name, is about another file than that at fresh, or makes a directory.
-func (o *op) elsewhere(fresh []byte) bool {
-	return o.makes || o.path != nil && plain(o.path) && !alike(o.path, fresh)
-}
-
-// alike reports whether two paths may lead to one file that is not a link. A server may take capitals and small letters for the same.
-func alike(a, b []byte) bool {
-	if !bytes.EqualFold(lastOf(a), lastOf(b)) {
-		return false
-	}
-	s, t := string(a), string(b)
-	return path.IsAbs(s) != path.IsAbs(t) || path.Clean(s) != s || path.Clean(t) != t || strings.EqualFold(s, t)
-}
-
-func lastOf(path []byte) []byte { return path[bytes.LastIndexByte(path, '/')+1:] }
-
-// plain reports whether path ends in a name.
-func plain(path []byte) bool {
-	last := string(lastOf(path))
-	return last != "" && last != "." && last != ".."
 }

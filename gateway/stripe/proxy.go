@@ -58,7 +58,7 @@ type Proxy struct {
 	kept        int    // bytes of requests on further lanes that are kept as they came
 	late        []*op  // OPENs that were placed, and are to be done again on the first lane
 	lingering   int    // handles of further lanes that are being closed, or opened in vain
-	taken       uint64 // requests of the client's so far
+	begun       uint64 // requests of the client's so far
 	verifying   int    // files that are written and being compared: nothing may change meanwhile
 	early       int    // bytes of answers that wait for earlier ones
 	owing       *file  // some of whose WRITEs were answered early, until the server has answered them
