@@ -199,6 +199,17 @@ func TestHoldingBackEnds(t *testing.T) {
 	})
 }
 
+// TestTheAgentIsGivenTimeToSettle: it throws away what comes right behind HandshakeComplete (SPEC.md §4.4).
+func TestTheAgentIsGivenTimeToSettle(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fake) {
+		c := f.dial()
+		start := time.Now()
+		mustWrite(t, c, []byte("x"))
+		f.await("the data", func() bool { return len(f.received) == 1 })
+		equal(t, "held for", time.Since(start), settleTime)
+	})
+}
+
 // TestAgentThatIsNotReady leaves the first data unacknowledged while it dials, as the real agent does; later data it keeps (SPEC.md §4.4).
 func TestAgentThatIsNotReady(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {

@@ -30,6 +30,7 @@ var ErrTooManyStreams = errors.New("ssmproto: too many streams in one session")
 // whose data nobody reads stops the others when 4 MiB have come together: bulk belongs into a session of its own.
 type Mux struct {
 	conn    *Conn
+	opening chan struct{} // holds a token while a stream is opened; see muxConn
 	session *smux.Session
 
 	mu     sync.Mutex
@@ -48,11 +49,28 @@ func NewMux(conn *Conn) (*Mux, error) {
 	config.MaxFrameSize = muxFrame
 	// Both sides must agree, or one of them gives up after 30 s of silence (SPEC.md §5.4).
 	config.KeepAliveDisabled = versionAfter(conn.AgentVersion(), agentAfterKeepaliveOff)
-	session, err := smux.Client(conn, config)
+	m := &Mux{conn: conn, opening: make(chan struct{}, 1)}
+	session, err := smux.Client(muxConn{conn, m.opening}, config)
 	if err != nil {
 		return nil, fmt.Errorf("ssmproto: multiplex the session: %w", err)
 	}
-	return &Mux{conn: conn, session: session}, nil
+	m.session = session
+	return m, nil
+}
+
+// muxConn hands nothing to smux while a stream is being opened: smux enters it in its books after it has sent the SYN, and throws away what comes for it
+// before that. An agent that is near, and a processor that is busy, would be enough.
+type muxConn struct {
+	*Conn
+	opening chan struct{}
+}
+
+// Read gives received bytes.
+func (c muxConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.opening <- struct{}{}
+	<-c.opening
+	return n, err
 }
 
 // claim lets smux, and nobody else, use the bytes of a multiplexed session.
@@ -79,12 +97,23 @@ func (m *Mux) Open(ctx context.Context) (net.Conn, error) {
 	}
 	m.open++
 	m.mu.Unlock()
-	inner, err := m.session.OpenStream()
+	inner, err := m.openStream(ctx)
 	if err != nil {
 		m.left()
 		return nil, fmt.Errorf("ssmproto: open a stream: %w", m.reason(err))
 	}
 	return &stream{inner: inner, mux: m}, nil
+}
+
+// openStream opens a stream of smux while nothing is handed to smux.
+func (m *Mux) openStream(ctx context.Context) (*smux.Stream, error) {
+	select {
+	case m.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-m.opening }()
+	return m.session.OpenStream()
 }
 
 // Close ends all streams and the session, politely. It returns what Conn.Close returns.

@@ -126,6 +126,34 @@ func TestRefusedStream(t *testing.T) {
 	_ = s.Close()
 }
 
+// TestAnswersThatComeAtOnce: smux sends the SYN of a stream before it knows the stream.
+func TestAnswersThatComeAtOnce(t *testing.T) {
+	_, m := muxed(t, func(_ *fake, s *smux.Stream) {
+		_, _ = s.Write([]byte("hello"))
+		_ = s.Close()
+	})
+	var openers sync.WaitGroup
+	for range 8 { // so that one that has sent its SYN waits for a processor
+		openers.Go(func() {
+			for range 100 {
+				s, err := m.Open(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = s.SetReadDeadline(time.Now().Add(time.Minute))
+				got, err := io.ReadAll(s)
+				_ = s.Close()
+				if string(got) != "hello" || err != nil {
+					t.Errorf("%q, %v", got, err)
+					return
+				}
+			}
+		})
+	}
+	openers.Wait()
+}
+
 func TestStreamThatEndsNormally(t *testing.T) {
 	_, m := muxed(t, func(_ *fake, s *smux.Stream) {
 		_, _ = s.Write([]byte("goodbye"))

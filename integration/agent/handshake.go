@@ -141,17 +141,15 @@ func (s *session) duringHandshake(ctx context.Context, m ssmproto.Message, hear 
 	}
 }
 
-// completeHandshake announces the end of the handshake. From its return on, input waits unacknowledged for the session's handler; before,
-// it is still thrown away, although the client may have read the announcement already.
+// completeHandshake announces the end of the handshake. From then on, input waits unacknowledged for the session's handler. The real agent throws it
+// away for a few microseconds more (SPEC.md §4.4), which its round trip to the client always covers; over loopback, with this goroutine off the
+// processor, it would be what the client really says, and no client could get it back.
 func (s *session) completeHandshake(message string) error {
 	complete, err := json.Marshal(handshakeComplete{s.tookShake, message})
 	if err != nil {
 		return err
 	}
-	if s.agent.cfg.Quirks.KeepEarlyData {
-		s.channel.handleWith(nil)
-	}
-	s.channel.send(ssmproto.PayloadHandshakeComplete, complete)
 	s.channel.handleWith(nil)
+	s.channel.send(ssmproto.PayloadHandshakeComplete, complete)
 	return nil
 }

@@ -34,10 +34,24 @@ var remoteDocument = document{
 // muxClient is the client's end of an smux connection over a data channel. It reads the peer in a goroutine of its own.
 type muxClient struct {
 	*smux.Session
-	pipe  net.Conn
-	acked chan int64 // numbers of our first messages
-	flags chan string
-	wait  sync.WaitGroup
+	opening sync.Mutex
+	pipe    net.Conn
+	acked   chan int64 // numbers of our first messages
+	flags   chan string
+	wait    sync.WaitGroup
+}
+
+// OpenStream lets no output through meanwhile: smux throws away what comes for a stream whose SYN it has sent and which it has not yet entered in its books.
+func (m *muxClient) OpenStream() (*smux.Stream, error) {
+	m.opening.Lock()
+	defer m.opening.Unlock()
+	return m.Session.OpenStream()
+}
+
+func (m *muxClient) take(output []byte) {
+	m.opening.Lock()
+	defer m.opening.Unlock()
+	_, _ = m.pipe.Write(output)
 }
 
 func (p *peer) mux() *muxClient {
@@ -89,7 +103,7 @@ func (p *peer) muxOutput(m *muxClient) {
 		p.expect++
 		switch message.PayloadType {
 		case ssmproto.PayloadOutput:
-			_, _ = m.pipe.Write(message.Payload)
+			m.take(message.Payload)
 		case ssmproto.PayloadFlag:
 			m.flags <- string(message.Payload)
 		}

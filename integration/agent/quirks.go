@@ -17,8 +17,8 @@ type Quirks struct {
 	// DialFirst reaches the port before it announces HandshakeComplete. The real agent announces first, and until it is connected it leaves input
 	// unacknowledged (§4.4).
 	DialFirst bool
-	// KeepEarlyData leaves input unacknowledged that arrives before the handshake is complete. The real agent acknowledges it and throws it away,
-	// also for a moment after it has announced HandshakeComplete (§4.4).
+	// KeepEarlyData leaves input unacknowledged that arrives before the handshake is complete. The real agent acknowledges it and throws it away
+	// (§4.4).
 	KeepEarlyData bool
 	// RefuseAtOnce reports a refused port of a session without multiplexing at once. The real agent's worker crashes, which its master notices
 	// after a minute (§7.4).
