@@ -34,7 +34,7 @@ test: ## everything, with the race detector and the real programs; then a little
 	scripts/prepare-test
 	# What the race detector makes untrue: it lets sync.Pool forget.
 	$(GO) test -count=1 -run 'Allocate' ./ssmproto
-	$(GO) run ./internal/tools/testrun -race -count=1 -timeout 40m $(PKG)
+	$(GO) run ./internal/tools/testrun -race -count=1 -timeout 20m $(PKG)
 	@[ "$(PKG)" != ./... ] || GUIDED=no FUZZTIME=50000x GO=$(GO) scripts/fuzz
 
 test-quick: ## without the race detector and without preparing anything; skipped tests are named at the end
