@@ -125,7 +125,8 @@ type bridge struct {
 	tasks   sync.WaitGroup // every goroutine of the bridge but those of serving
 	serving sync.WaitGroup // those that serve the streams of links: the last to end, so that no link is ever left unserved
 
-	clientGone chan struct{} // closed when the client's connection has ended
+	clientGone     chan struct{} // closed when the client's connection has ended
+	noMoreSessions chan struct{} // closed once the client's promise is kept; a hijacked client cannot break it
 
 	heard    atomic.Uint64 // counts what the client sent: its sign of life
 	lanes    laneSet
@@ -133,16 +134,15 @@ type bridge struct {
 	forwards forwardTable
 	greeted  atomic.Bool // the notice has been given
 
-	mu             sync.Mutex
-	closing        bool // no more channels
-	open           map[*channel]struct{}
-	slots          int           // channels open or being opened
-	emptied        chan struct{} // closed when closing and the last slot was given back
-	lastID         uint64
-	noMoreSessions bool // the client promised; a hijacked client cannot break it
-	agentAllowed   bool // the client asked for agent forwarding, and may
-	x11Allowed     bool // the client asked for X11, and may
-	listened       bool // the client asked for a remote forward
+	mu           sync.Mutex
+	closing      bool // no more channels
+	open         map[*channel]struct{}
+	slots        int           // channels open or being opened
+	emptied      chan struct{} // closed when closing and the last slot was given back
+	lastID       uint64
+	agentAllowed bool // the client asked for agent forwarding, and may
+	x11Allowed   bool // the client asked for X11, and may
+	listened     bool // the client asked for a remote forward
 }
 
 // Run joins client with the machine until either ends or ctx does. up makes a connection to the machine: it is called when a channel or a forward
@@ -158,9 +158,10 @@ func Run(ctx context.Context, client Leg, up func(context.Context) (*Link, error
 	}
 	b := &bridge{
 		cfg: cfg, client: client, up: up,
-		open:       make(map[*channel]struct{}),
-		emptied:    make(chan struct{}),
-		clientGone: make(chan struct{}),
+		open:           make(map[*channel]struct{}),
+		emptied:        make(chan struct{}),
+		clientGone:     make(chan struct{}),
+		noMoreSessions: make(chan struct{}),
 	}
 	b.lanes = laneSet{connect: b.connectLane, limit: cfg.Limits.Lanes, idle: cfg.Limits.LaneIdle, wait: cfg.Limits.LaneWait, turn: make(chan struct{})}
 	b.forwards.limit = cfg.Limits.Forwards

@@ -149,7 +149,7 @@ func TestSessionOpenedBeforeThePromiseIsLetIn(t *testing.T) {
 	b := &bridge{cfg: Config{Limits: Limits{}.withDefaults()}, open: map[*channel]struct{}{}, emptied: make(chan struct{})}
 	b.closing = true // admit answers at once, and tells the difference by its reason
 	for range 50 {   // select chooses at random
-		b.noMoreSessions = false
+		b.noMoreSessions = make(chan struct{})
 		open := &fakeOpen{kind: "session"}
 		chans, reqs := make(chan ssh.NewChannel, 1), make(chan *ssh.Request, 1)
 		chans <- open
@@ -159,10 +159,38 @@ func TestSessionOpenedBeforeThePromiseIsLetIn(t *testing.T) {
 		in := b.intakeOf(Leg{Chans: chans, Reqs: reqs}, nil, &b.tasks)
 		in.asked.handle = func(*ssh.Request) {}
 		in.dispatch()
-		if open.reason != ssh.ResourceShortage || !b.noMoreSessions {
-			t.Fatalf("refused with %v, promise kept %v", open.reason, b.noMoreSessions)
+		if open.reason != ssh.ResourceShortage || !b.doorClosed() {
+			t.Fatalf("refused with %v, promise kept %v", open.reason, b.doorClosed())
 		}
 	}
+}
+
+// TestSessionOpenedBehindTheAnswerToThePromise: whoever answers the promise may be quicker than whoever keeps it.
+func TestSessionOpenedBehindTheAnswerToThePromise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bridge{
+			cfg: Config{Limits: Limits{}.withDefaults()}, ctx: t.Context(),
+			open: map[*channel]struct{}{}, emptied: make(chan struct{}), noMoreSessions: make(chan struct{}),
+		}
+		b.closing = true // admit answers at once, and tells the difference by its reason
+		open := &fakeOpen{kind: "session"}
+		chans, reqs := make(chan ssh.NewChannel, 1), make(chan *ssh.Request)
+		in := b.intakeOf(Leg{Chans: chans, Reqs: reqs}, nil, &b.tasks)
+		in.asked.handle = func(req *ssh.Request) {
+			b.globalFromClient(req)
+			chans <- open
+			close(chans)
+			close(reqs)
+		}
+		in.take(&ssh.Request{Type: noMoreSessions})
+		synctest.Wait() // the processor is somebody else's between the two steps of dispatch
+		in.closeDoor(chans)
+		in.dispatch()
+		b.tasks.Wait()
+		if open.reason != ssh.Prohibited {
+			t.Errorf("refused with %v", open.reason)
+		}
+	})
 }
 
 // TestOpensWaitForTheRequestsBeforeThem: `ssh -R …` with ExitOnForwardFailure must hear of a failure before its command has run, as from one sshd.

@@ -199,19 +199,15 @@ func (in *intake) closeDoor(chans <-chan ssh.NewChannel) {
 			}
 		default:
 		}
-		b.mu.Lock()
-		b.noMoreSessions = true
-		b.mu.Unlock()
+		if !b.doorClosed() { // it may promise twice
+			close(b.noMoreSessions)
+		}
 		return
 	}
 }
 
 // doorClosed reports whether the client has made its promise. It is asked when a session is taken in, not later.
-func (b *bridge) doorClosed() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.noMoreSessions
-}
+func (b *bridge) doorClosed() bool { return closedAlready(b.noMoreSessions) }
 
 // clientGlobals is the catalog of global requests a client may make. Whatever is not here is answered at this hop with a failure, which is what a
 // keepalive (keepalive@openssh.com, keepalive@lag.net) wants to hear, and the truth about the rest. hostkeys-prove-00@openssh.com is among the rest: the
@@ -236,7 +232,14 @@ func (b *bridge) globalFromClient(req *ssh.Request) {
 // gateway's name, and ask us to prove keys we do not have. It wants no reply, and gets none.
 func (b *bridge) globalFromTarget(req *ssh.Request) { _ = req.Reply(false, nil) }
 
-func (b *bridge) acknowledge(req *ssh.Request) { _ = req.Reply(true, nil) }
+// acknowledge answers the promise once it is kept: what the client opens when it has the answer must not be taken for something that came before.
+func (b *bridge) acknowledge(req *ssh.Request) {
+	select {
+	case <-b.noMoreSessions:
+	case <-b.ctx.Done():
+	}
+	_ = req.Reply(true, nil)
+}
 
 // requestHandler treats one channel request. It must answer it exactly once if an answer is wanted.
 type requestHandler func(c *channel, req *ssh.Request)
