@@ -428,18 +428,28 @@ func TestCutSessionsAreToldWhy(t *testing.T) {
 }
 
 func TestLastBytesOfALeavingClientArrive(t *testing.T) {
+	t.Run("that are carried", func(t *testing.T) { lastBytesArrive(t, nil) })
+	t.Run("that nobody has begun to carry", func(t *testing.T) { lastBytesArrive(t, acceptsSlowly) })
+}
+
+func lastBytesArrive(t *testing.T, wrap func(Leg) Leg) {
+	t.Helper()
 	const size = 300_000
 	got := make(chan int64, 1)
-	r := newRig(t, rigOptions{onOpen: func(nc ssh.NewChannel) {
-		ch, reqs, err := nc.Accept()
-		if err != nil {
-			return
-		}
-		go ssh.DiscardRequests(reqs)
-		n, _ := io.Copy(io.Discard, ch)
-		got <- n
-		_ = ch.Close()
-	}})
+	r := newRig(t, rigOptions{
+		wrap:   wrap,
+		config: func(c *Config) { c.Limits.EOFHold = time.Millisecond }, // for which a connection that might serve the next client is kept
+		onOpen: func(nc ssh.NewChannel) {
+			ch, reqs, err := nc.Accept()
+			if err != nil {
+				return
+			}
+			go ssh.DiscardRequests(reqs)
+			n, _ := io.Copy(io.Discard, ch)
+			got <- n
+			_ = ch.Close()
+		},
+	})
 	ch, reqs := r.channel(t, "direct-tcpip", directTo("sink", 9))
 	go ssh.DiscardRequests(reqs)
 	if _, err := ch.Write(make([]byte, size)); err != nil {
@@ -451,6 +461,32 @@ func TestLastBytesOfALeavingClientArrive(t *testing.T) {
 	if n := testkit.Receive(t, got, "the bytes"); n != size {
 		t.Errorf("%d bytes arrived of %d", n, size)
 	}
+}
+
+// acceptsSlowly lets whoever accepts a channel go on when the client has it, has used it and is gone.
+func acceptsSlowly(l Leg) Leg {
+	wrapped := make(chan ssh.NewChannel)
+	inner := l.Chans
+	go func() {
+		defer close(wrapped)
+		for nc := range inner {
+			wrapped <- slowOpen{nc, l.Conn}
+		}
+	}()
+	l.Chans = wrapped
+	return l
+}
+
+type slowOpen struct {
+	ssh.NewChannel
+	client ssh.Conn
+}
+
+func (s slowOpen) Accept() (ssh.Channel, <-chan *ssh.Request, error) {
+	ch, reqs, err := s.NewChannel.Accept()
+	_ = s.client.Wait()
+	time.Sleep(100 * time.Millisecond) // what must not happen can only be waited for
+	return ch, reqs, err
 }
 
 func TestStuckBytesOfAClosedChannelAreGivenUp(t *testing.T) {

@@ -52,9 +52,11 @@ type channel struct {
 	eofSent  bool       // guarded by stderrMu
 }
 
-func (b *bridge) newChannel(info *ChannelInfo, client end, target *landing) *channel {
+// newChannel makes a channel before the client can send anything on it: what a client sends and leaves behind is waited for from then on. Both halves are filled in
+// before run; cancel must follow where it does not come to that.
+func (b *bridge) newChannel(info *ChannelInfo, target *landing) *channel {
 	c := &channel{
-		bridge: b, info: info, client: client, placedGate: make(chan struct{}),
+		bridge: b, info: info, placedGate: make(chan struct{}),
 		running: make(chan struct{}), exited: make(chan struct{}),
 		inputEnded: make(chan struct{}), clientEnded: make(chan struct{}), targetEnded: make(chan struct{}),
 		upDone: make(chan struct{}), filesDone: make(chan struct{}),
@@ -69,7 +71,22 @@ func (b *bridge) newChannel(info *ChannelInfo, client end, target *landing) *cha
 		c.placed()
 		c.started()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open[c] = struct{}{}
 	return c
+}
+
+// cancel is for a channel that did not come to be.
+func (c *channel) cancel() {
+	close(c.upDone)
+	c.bridge.forget(c)
+}
+
+func (b *bridge) forget(c *channel) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, c)
 }
 
 func (c *channel) isSession() bool { return c.info.Type == "session" }
@@ -77,9 +94,6 @@ func (c *channel) isSession() bool { return c.info.Type == "session" }
 // run carries the channel until both legs have closed it.
 func (c *channel) run() {
 	b := c.bridge
-	b.mu.Lock()
-	b.open[c] = struct{}{}
-	b.mu.Unlock()
 	b.cfg.Watch.ChannelOpened(c.info)
 
 	var parts sync.WaitGroup
@@ -90,9 +104,7 @@ func (c *channel) run() {
 	parts.Wait()
 	b.leave(c.target().berth)
 
-	b.mu.Lock()
-	delete(b.open, c)
-	b.mu.Unlock()
+	b.forget(c)
 	c.info.Closed = time.Now()
 	b.cfg.Watch.ChannelClosed(c.info)
 }

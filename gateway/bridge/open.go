@@ -88,27 +88,32 @@ func (b *bridge) openChannel(info *ChannelInfo, nc ssh.NewChannel, via *lane) (*
 	if err != nil {
 		return nil, err
 	}
-	ch, reqs, err := nc.Accept()
-	if err != nil { // the client is gone
+	c := b.newChannel(info, mirror)
+	if c.client.ch, c.client.reqs, err = nc.Accept(); err != nil { // the client is gone
+		c.cancel()
 		b.abandon(mirror.end, mirror.berth)
 		return nil, fmt.Errorf("accepting a %s channel: %w", info.Type, err)
 	}
-	return b.newChannel(info, end{ch, reqs}, mirror), nil
+	return c, nil
 }
 
 // openDown opens the mirror of a channel that the machine opens. It stays on the lane it came by.
 func (b *bridge) openDown(info *ChannelInfo, nc ssh.NewChannel, via *lane) (*channel, error) {
-	ch, reqs, err := b.client.Conn.OpenChannel(info.Type, nc.ExtraData())
-	if err != nil {
+	at := b.holdOn(via, need{traffic: trafficOf(info.Type)})
+	mirror := newLanding(at, end{})
+	c := b.newChannel(info, mirror)
+	var err error
+	if c.client.ch, c.client.reqs, err = b.client.Conn.OpenChannel(info.Type, nc.ExtraData()); err != nil {
+		c.cancel()
+		b.leave(at)
 		return nil, err
 	}
-	at := b.holdOn(via, need{traffic: trafficOf(info.Type)})
-	half := end{ch, reqs}
-	if ch, reqs, err = nc.Accept(); err != nil { // the lane is gone
-		b.abandon(half, at)
+	if mirror.ch, mirror.reqs, err = nc.Accept(); err != nil { // the lane is gone
+		c.cancel()
+		b.abandon(c.client, at)
 		return nil, fmt.Errorf("accepting a %s channel: %w", info.Type, err)
 	}
-	return b.newChannel(info, half, newLanding(at, end{ch, reqs})), nil
+	return c, nil
 }
 
 // abandon closes a half whose other half did not come to be, and gives the place back.
