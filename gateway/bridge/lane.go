@@ -178,12 +178,12 @@ func (b *bridge) retireIdle(l *lane) {
 	}
 }
 
-// retire takes an idle lane out of the set.
+// retire takes an idle lane out of the set, unless somebody waits for one: it may be this one, which has just been opened.
 func (s *laneSet) retire(l *lane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := slices.Index(s.list, l)
-	if at < 0 || len(s.list) == 1 || l.busy() || time.Since(l.idleSince) < s.idle {
+	if at < 0 || len(s.list) == 1 || s.waiting > 0 || l.busy() || time.Since(l.idleSince) < s.idle {
 		return false
 	}
 	s.list = slices.Delete(s.list, at, at+1)
