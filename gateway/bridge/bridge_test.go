@@ -280,13 +280,16 @@ func TestSshdsKeepaliveInsideASessionIsAnsweredHere(t *testing.T) {
 	_ = ch.Close()
 }
 
+// muteAfter is how long a peer may be silent where a test has one that is. The others must not be, and sessions must have begun by then, on a machine that is busy.
+const muteAfter = time.Second
+
 func TestMuteLegEndsTheBridge(t *testing.T) {
 	for name, want := range map[string]error{"client": errClientMute, "machine": errTargetMute} {
 		t.Run(name, func(t *testing.T) {
 			mute := make(chan struct{})
 			defer close(mute)
 			r := newRig(t, rigOptions{mute: mute, config: func(c *Config) {
-				c.Limits.Keepalive, c.Limits.KeepaliveTimeout = time.Millisecond, 100*time.Millisecond
+				c.Limits.Keepalive, c.Limits.KeepaliveTimeout = time.Millisecond, muteAfter
 			}})
 			if name == "machine" {
 				go ssh.DiscardRequests(r.global) // the client answers
@@ -312,7 +315,7 @@ func TestPersonHearsThatTheMachineIsMute(t *testing.T) {
 	machine := &scriptedTarget{mute: mute, ready: make(chan struct{}), onOpen: runProgram(func(ch ssh.Channel, _ string) { _, _ = io.Copy(io.Discard, ch) })}
 	r := newRig(t, rigOptions{
 		config: func(c *Config) {
-			c.Limits.Keepalive, c.Limits.KeepaliveTimeout = time.Millisecond, 100*time.Millisecond
+			c.Limits.Keepalive, c.Limits.KeepaliveTimeout = time.Millisecond, muteAfter
 		},
 		up: func(context.Context) (*Link, error) {
 			link, err := machine.connect(t)
@@ -375,7 +378,10 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestTheMachineDiesMidway(t *testing.T) {
-	r := newRig(t, rigOptions{onOpen: runProgram(func(ch ssh.Channel, _ string) { _, _ = io.WriteString(ch, "so far") })})
+	r := newRig(t, rigOptions{
+		config: func(c *Config) { c.Limits.EOFHold = testkit.Patience }, // the words wait for the library to say that the connection is lost, but not for ever
+		onOpen: runProgram(func(ch ssh.Channel, _ string) { _, _ = io.WriteString(ch, "so far") }),
+	})
 	s := r.session(t)
 	var errs bytes.Buffer
 	out, err := s.StdoutPipe()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -211,27 +212,30 @@ func listening(t *testing.T, connect bool) (func(ssh.Conn, *ssh.Request), *sync.
 			answer = ssh.Marshal(struct{ Port uint32 }{at.port})
 		}
 		if connect {
-			connections.Go(func() {
-				kind, payload := "forwarded-tcpip", directTo(at.host, at.port)
-				if at.socket {
-					kind, payload = "forwarded-streamlocal@openssh.com", ssh.Marshal(struct{ Path, R string }{at.host, ""})
-				}
-				ch, reqs, err := conn.OpenChannel(kind, payload)
-				if err != nil {
-					t.Errorf("opening %s for %v: %v", kind, at, err)
-					return
-				}
-				go ssh.DiscardRequests(reqs)
-				_, _ = io.WriteString(ch, "hello")
-				_ = ch.CloseWrite()
-				if answer, _ := io.ReadAll(ch); string(answer) != kind+" got 5 bytes" {
-					t.Errorf("answer %q", answer)
-				}
-				_ = ch.Close()
-			})
+			connections.Go(func() { connectTo(t, conn, at) })
 		}
 		_ = req.Reply(true, answer)
 	}, &connections
+}
+
+// connectTo is somebody who connects to what the machine listens on for the client.
+func connectTo(t *testing.T, machine ssh.Conn, at bind) {
+	kind, payload := "forwarded-tcpip", directTo(at.host, at.port)
+	if at.socket {
+		kind, payload = "forwarded-streamlocal@openssh.com", ssh.Marshal(struct{ Path, R string }{at.host, ""})
+	}
+	ch, reqs, err := machine.OpenChannel(kind, payload)
+	if err != nil {
+		t.Errorf("opening %s for %v: %v", kind, at, err)
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	_, _ = io.WriteString(ch, "hello")
+	_ = ch.CloseWrite()
+	if answer, _ := io.ReadAll(ch); string(answer) != kind+" got 5 bytes" {
+		t.Errorf("answer %q", answer)
+	}
+	_ = ch.Close()
 }
 
 func TestBurstOfRemoteForwardsWithConnectionsAtOnce(t *testing.T) {
@@ -263,28 +267,28 @@ func TestBurstOfRemoteForwardsWithConnectionsAtOnce(t *testing.T) {
 }
 
 func TestClientKnowsTheForwardBeforeItsFirstConnection(t *testing.T) {
-	grant, connections := listening(t, true)
-	r := newRig(t, rigOptions{onGlobal: grant})
-	var answered atomic.Bool
+	reached := make(chan struct{})
+	var connection sync.WaitGroup
+	r := newRig(t, rigOptions{onGlobal: func(conn ssh.Conn, req *ssh.Request) {
+		connection.Go(func() { connectTo(t, conn, bind{host: "/tmp/s", socket: true}) })
+		select {
+		case <-reached:
+			t.Error("a forwarded connection overtook the answer")
+		case <-time.After(100 * time.Millisecond): // what must not happen can only be waited for
+		}
+		_ = req.Reply(true, nil)
+	}})
 	go func() {
 		for nc := range r.opens {
-			if !answered.Load() {
-				// The reply is written before the open, so the library has it; SendRequest may still be on its way back. Ask a question
-				// behind the reply: replies come in order.
-				_, _, _ = r.client.SendRequest(KeepAliveRequest, true, nil)
-			}
-			if !answered.Load() {
-				t.Error("a forwarded connection overtook the answer")
-			}
+			close(reached)
 			testkit.CountInput(nc)
 		}
 	}()
 	ok, _, err := r.client.SendRequest("streamlocal-forward@openssh.com", true, ssh.Marshal(struct{ Path string }{"/tmp/s"}))
-	answered.Store(true)
 	if !ok || err != nil {
 		t.Fatalf("forward: %v, %v", ok, err)
 	}
-	testkit.Within(t, "the connection", connections.Wait)
+	testkit.Within(t, "the connection", connection.Wait)
 }
 
 func TestCancelledForwardAdmitsNothing(t *testing.T) {

@@ -151,7 +151,7 @@ func TestTheMachinesOwnWordsWhenAllLanesAreFull(t *testing.T) {
 }
 
 func TestALostLaneEndsWhatItCarriedAndNothingElse(t *testing.T) {
-	l := newLanesRig(t, 0, nil)
+	l := newLanesRig(t, 0, func(limits *Limits) { limits.EOFHold = testkit.Patience })
 	all := expectLanes(t, l, []string{"pty", "scp -f x"}, []int{0, 1})
 	shell, transfer := all[0], all[1]
 	_ = l.target(1).raw.Close()
@@ -174,7 +174,7 @@ func TestAMuteLaneIsGivenUpAlone(t *testing.T) {
 	mute := make(chan struct{})
 	defer close(mute)
 	l := newLanesRig(t, 0, func(limits *Limits) {
-		limits.Keepalive, limits.KeepaliveTimeout = time.Millisecond, 200*time.Millisecond
+		limits.Keepalive, limits.KeepaliveTimeout = time.Millisecond, muteAfter
 	})
 	shell := l.start(t, "pty")
 	l.mu.Lock()
