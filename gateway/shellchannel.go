@@ -39,6 +39,9 @@ type shellChannel struct {
 	begun   chan struct{} // closed when session is set
 	session ShellSession
 
+	resizing sync.Mutex
+	size     ssmproto.Size // that the session has been told, guarded by resizing
+
 	mu       sync.Mutex
 	terminal *terminalRequest // nil: none was asked for
 	running  bool
@@ -128,8 +131,9 @@ func (s *shellChannel) play(run bridge.Program) (status uint32, err error) {
 		}
 	}()
 	s.session = session
-	s.resize()
+	s.resize() // before there can be input
 	close(s.begun)
+	s.resize() // the window may have changed while nobody was there to tell
 	if err = s.carry(session, marked); err != nil {
 		return bridge.RefusedStatus, err
 	}

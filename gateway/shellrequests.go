@@ -59,8 +59,10 @@ func (s *shellChannel) changeWindow(payload []byte) bool {
 	return true
 }
 
-// resize gives the program's terminal the size of the client's.
+// resize gives the program's terminal the size of the client's, where that is another.
 func (s *shellChannel) resize() {
+	s.resizing.Lock()
+	defer s.resizing.Unlock()
 	s.mu.Lock()
 	terminal := s.terminal
 	var size ssmproto.Size
@@ -68,7 +70,8 @@ func (s *shellChannel) resize() {
 		size = ssmproto.Size{Cols: terminal.Columns, Rows: terminal.Rows}
 	}
 	s.mu.Unlock()
-	if size.Cols > 0 && size.Rows > 0 {
+	if size.Cols > 0 && size.Rows > 0 && size != s.size {
+		s.size = size
 		_ = s.session.Resize(size) // fails with the session
 	}
 }

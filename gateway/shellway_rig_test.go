@@ -62,6 +62,7 @@ type fakeShell struct {
 	typed   *io.PipeWriter
 	sizes   chan ssmproto.Size
 	signals chan ssmproto.ControlCode
+	resized func() // if not nil: called while the session takes a size
 	end     func()
 	closed  chan struct{}
 	once    sync.Once
@@ -95,6 +96,9 @@ func (s *fakeShell) ExitCode() (int, bool)       { return 0, false }
 
 func (s *fakeShell) Resize(size ssmproto.Size) error {
 	s.sizes <- size
+	if s.resized != nil {
+		s.resized()
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -150,6 +151,44 @@ func TestAShellWithoutSSHD(t *testing.T) {
 }
 
 func TestWhatEndsAShellWithoutSSHD(t *testing.T) {
+// TestAWindowThatChangesWhileAShellBegins: nobody else tells the shell.
+func TestAWindowThatChangesWhileAShellBegins(t *testing.T) {
+	w, opened := shellWorld(t, everythingPolicy)
+	client := w.mustConnect(t, as("ssm-user@"+worldInstance, w.keys["alice"]))
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.RequestPty("xterm", 40, 120, nil); err != nil {
+		t.Fatal(err)
+	}
+	change := sync.OnceFunc(func() {
+		_ = session.WindowChange(50, 100)
+		_, _ = session.SendRequest("keepalive@openssh.com", true, nil) // answered after the one before
+	})
+	dial := w.srv.cfg.DialShell
+	w.srv.cfg.DialShell = func(ctx context.Context, grant ssmproto.Grant) (ShellSession, error) {
+		s, err := dial(ctx, grant)
+		if shell, ok := s.(*fakeShell); ok {
+			shell.resized = change
+		}
+		return s, err
+	}
+	if err := session.Shell(); err != nil {
+		t.Fatal(err)
+	}
+	shell := testkit.Receive(t, opened, "the session")
+	for _, want := range []ssmproto.Size{{Cols: 120, Rows: 40}, {Cols: 100, Rows: 50}} {
+		if size := testkit.Receive(t, shell.sizes, "a size"); size != want {
+			t.Errorf("size %v, want %v", size, want)
+		}
+	}
+	_ = client.Close()
+}
+
 	for name, end := range map[string]func(session *ssh.Session, stdin io.Closer, client *ssh.Client){
 		"the end of input":     func(_ *ssh.Session, stdin io.Closer, _ *ssh.Client) { _ = stdin.Close() },
 		"a signal":             func(session *ssh.Session, _ io.Closer, _ *ssh.Client) { _ = session.Signal(ssh.SIGTERM) },
