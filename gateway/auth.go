@@ -134,7 +134,7 @@ func (d *doorman) handshake(raw net.Conn, limits Limits, hostKeys []ssh.Signer) 
 	d.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	conn, chans, reqs, err := ssh.NewServerConn(raw, d.config(limits, hostKeys))
-	inTime := stop()
+	inTime := stop() && ctx.Err() == nil // its end is known a moment before what is to be done at its end is begun
 	if err == nil && inTime {
 		return bridge.Leg{Conn: conn, Chans: chans, Reqs: reqs}, proofOf(conn), nil
 	}
