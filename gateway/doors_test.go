@@ -207,8 +207,9 @@ func TestGraceCoversEverythingBeforeLogin(t *testing.T) {
 }
 
 func TestGraceCoversTheInnerLogin(t *testing.T) {
-	w := newWorld(t, worldOptions{limits: Limits{LoginGrace: 100 * time.Millisecond}})
+	w := newWorld(t, worldOptions{})
 	outer := w.mustConnect(t, as("x", w.keys["alice"]))
+	w.srv.cfg.Limits.LoginGrace = 100 * time.Millisecond // now that the outer login has taken the time it needs
 	raw, err := outer.Dial("tcp", worldInstance+":22")
 	if err != nil {
 		t.Fatal(err)

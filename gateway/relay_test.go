@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/authz"
@@ -76,21 +77,44 @@ func TestRelayCarriesHalfCloses(t *testing.T) {
 }
 
 func TestRelayLeavesTimeForTheAnswerWhereItCannotHalfClose(t *testing.T) {
-	r := newRelay(t, false, 300*time.Millisecond)
-	_, _ = io.WriteString(r.client, "?")
-	r.endClientInput(t)
-	buf := make([]byte, 1)
-	if _, err := io.ReadFull(r.port, buf); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = io.WriteString(r.port, "!")
-	if got, err := io.ReadAll(r.client); string(got) != "!" || err != nil { // ends when it has been still for the linger time: the machine has not closed
-		t.Errorf("the client read %q, %v", got, err)
-	}
-	if end := testkit.Receive(t, r.result, "the end"); end.err != nil {
-		t.Errorf("ended with %+v", end)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const linger = time.Minute
+		input, typed := io.Pipe()
+		shown, output := io.Pipe()
+		port, machine := net.Pipe() // which cannot half-close
+		defer func() { _ = machine.Close() }()
+		ended := make(chan error, 1)
+		began := time.Now()
+		go func() {
+			_, _, err := relay(t.Context(), pipes{in: input, out: output}, port, make(chan struct{}), linger)
+			ended <- err
+		}()
+		go func() {
+			_, _ = io.WriteString(typed, "?")
+			_ = typed.Close()
+			_, _ = io.ReadFull(machine, make([]byte, 1))
+			time.Sleep(linger - time.Second)
+			_, _ = io.WriteString(machine, "!")
+		}()
+		if got, err := io.ReadAll(shown); string(got) != "!" || err != nil { // ends when it has been still for the linger time: the machine has not closed
+			t.Errorf("the client read %q, %v", got, err)
+		}
+		if err := <-ended; err != nil || time.Since(began) != 2*linger-time.Second {
+			t.Errorf("ended with %v after %s", err, time.Since(began))
+		}
+	})
 }
+
+// pipes is a client whose input may end before the rest of it.
+type pipes struct {
+	net.Conn
+	in  *io.PipeReader
+	out *io.PipeWriter
+}
+
+func (p pipes) Read(b []byte) (int, error)  { return p.in.Read(b) }
+func (p pipes) Write(b []byte) (int, error) { return p.out.Write(b) }
+func (p pipes) Close() error                { return errors.Join(p.in.Close(), p.out.Close()) }
 
 func TestRelayEndsAtOnceWithAClientThatHasGone(t *testing.T) {
 	for _, halfClose := range []bool{true, false} {

@@ -75,7 +75,8 @@ func newWorld(t *testing.T, o worldOptions) *world {
 	cfg := Config{
 		Cloud: w.cloud, Directory: w.directory(t), Policy: policyOf(t, o.policy), HostKeys: []ssh.Signer{newKey(t)}, Issuer: issuer,
 		Verifier: &hostkeys.Verifier{Store: hostkeys.NewMemoryStore()}, Limits: o.limits, DialPort: w.cloud.dial, Audit: w.audit,
-		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		ProgressAfter: testkit.Patience, // however busy this computer is, nobody has waited for long but where a test says so
+		Log:           slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if o.cfg != nil {
 		o.cfg(&cfg)

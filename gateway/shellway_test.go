@@ -100,7 +100,8 @@ func TestACommandWithoutSSHDTakesNoInput(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	out, err := session.Output("until test -e '" + noticed + "'; do sleep 0.02; done; echo done")
+	var out []byte
+	testkit.Within(t, "the command", func() { out, err = session.Output("until test -e '" + noticed + "'; do sleep 0.02; done; echo done") })
 	if <-told; err != nil || string(out) != "done\n" {
 		t.Errorf("%q, %v, told %q", out, err, errs.String())
 	}
@@ -150,7 +151,6 @@ func TestAShellWithoutSSHD(t *testing.T) {
 	})
 }
 
-func TestWhatEndsAShellWithoutSSHD(t *testing.T) {
 // TestAWindowThatChangesWhileAShellBegins: nobody else tells the shell.
 func TestAWindowThatChangesWhileAShellBegins(t *testing.T) {
 	w, opened := shellWorld(t, everythingPolicy)
@@ -189,6 +189,7 @@ func TestAWindowThatChangesWhileAShellBegins(t *testing.T) {
 	_ = client.Close()
 }
 
+func TestWhatEndsAShellWithoutSSHD(t *testing.T) {
 	for name, end := range map[string]func(session *ssh.Session, stdin io.Closer, client *ssh.Client){
 		"the end of input":     func(_ *ssh.Session, stdin io.Closer, _ *ssh.Client) { _ = stdin.Close() },
 		"a signal":             func(session *ssh.Session, _ io.Closer, _ *ssh.Client) { _ = session.Signal(ssh.SIGTERM) },

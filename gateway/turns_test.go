@@ -141,7 +141,7 @@ func TestEarlyLoginsLeaveTurns(t *testing.T) {
 // are asked for a key in a jump and take their time, together stay below that, and none of them is refused.
 func TestACrowdLeavesSSHDRoom(t *testing.T) {
 	const crowd, idlers = 20, 2 * loginsPerMachine
-	w := newWorld(t, worldOptions{limits: Limits{MachinesPerConnection: idlers, LanesPerPerson: 100, LanesPerMachine: 100}})
+	w := newWorld(t, worldOptions{limits: Limits{MachinesPerConnection: idlers, LanesPerPerson: 100, LanesPerMachine: 100, BannerTimeout: testkit.Patience}})
 	hold := make(chan struct{})
 	w.machine.mu.Lock()
 	w.machine.hold = hold

@@ -22,6 +22,7 @@ func TestWhyTheMachineCannotBeLoggedInTo(t *testing.T) {
 	for name, test := range map[string]struct {
 		port   func(t *testing.T) (net.Conn, error)
 		change func(w *world)
+		limits Limits
 		reason authz.Reason
 		told   string
 	}{
@@ -35,6 +36,7 @@ func TestWhyTheMachineCannotBeLoggedInTo(t *testing.T) {
 		},
 		"silent": {
 			port:   func(t *testing.T) (net.Conn, error) { near, _ := testkit.TCPPair(t); return near, nil },
+			limits: Limits{BannerTimeout: 200 * time.Millisecond},
 			reason: authz.ReasonPortRefused, told: "nothing answers on port 22",
 		},
 		"closed after its version": {
@@ -58,7 +60,7 @@ func TestWhyTheMachineCannotBeLoggedInTo(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, worldOptions{limits: Limits{BannerTimeout: 200 * time.Millisecond}})
+			w := newWorld(t, worldOptions{limits: test.limits})
 			addr := w.machine.addr
 			w.cloud.port = func(int) (net.Conn, error) {
 				if test.port == nil {
@@ -260,7 +262,7 @@ func (c *endingConn) Read(b []byte) (int, error) {
 }
 
 func TestLeavingWhileConnectingLeavesNothingOpen(t *testing.T) {
-	w := newWorld(t, worldOptions{})
+	w := newWorld(t, worldOptions{cfg: func(cfg *Config) { cfg.ProgressAfter = time.Millisecond }})
 	dialed := make(chan struct{})
 	w.cloud.port = func(int) (net.Conn, error) {
 		close(dialed)

@@ -61,9 +61,10 @@ const (
 // it holds one it serves its streams and refuses whatever the machine opens. A held link occupies a seat among the lanes, and is the first to go where these
 // are short.
 type warmLinks struct {
-	most  int
-	seats *laneSeats
-	log   *slog.Logger
+	most     int
+	seats    *laneSeats
+	patience time.Duration // for a sign of life
+	log      *slog.Logger
 
 	mu     sync.Mutex
 	closed bool
@@ -89,7 +90,7 @@ type warmLink struct {
 }
 
 func newWarmLinks(most int, seats *laneSeats, log *slog.Logger) *warmLinks {
-	return &warmLinks{most: most, seats: seats, log: log, held: map[warmKey]*warmLink{}}
+	return &warmLinks{most: most, seats: seats, patience: warmAnswer, log: log, held: map[warmKey]*warmLink{}}
 }
 
 // now gives the epoch. A link may be offered only in the epoch in which its stay began: what drop ends must not come in behind it.
@@ -150,7 +151,7 @@ func (w *warmLinks) take(ctx context.Context, key warmKey) *link {
 	w.ask(h)
 	w.mu.Unlock()
 
-	alive := h.answers(ctx)
+	alive := h.answers(ctx, w.patience)
 	w.mu.Lock()
 	w.end(h, alive)
 	w.mu.Unlock()
@@ -276,8 +277,8 @@ func (w *warmLinks) ask(h *warmLink) {
 }
 
 // answers waits for the sign of life.
-func (h *warmLink) answers(ctx context.Context) bool {
-	limit := time.NewTimer(warmAnswer)
+func (h *warmLink) answers(ctx context.Context, patience time.Duration) bool {
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
 	case err := <-h.alive:

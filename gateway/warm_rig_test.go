@@ -28,7 +28,9 @@ func warmWorld(t *testing.T, o worldOptions) *world {
 			change(c)
 		}
 	}
-	return newWorld(t, o)
+	w := newWorld(t, o)
+	w.srv.warm.patience = testkit.Patience
+	return w
 }
 
 // pickyVerifier can be made to refuse the next key.
