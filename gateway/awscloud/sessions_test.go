@@ -84,14 +84,8 @@ func TestTwoPeopleOneRole(t *testing.T) {
 				}
 			}
 			// Two people on two machines: credentials are shared by what is the same for both calls, and assumed once.
-			assumed := 0
-			for _, call := range callsOf(server, "AssumeRole") {
-				if call.Params["RoleArn"] == prodRole {
-					assumed++
-				}
-			}
-			if assumed != 4 {
-				t.Errorf("%d AssumeRole calls, want one for each person and machine", assumed)
+			if n := rolesAssumed(server, prodRole); n != 4 {
+				t.Errorf("%d AssumeRole calls, want one for each person and machine", n)
 			}
 		})
 	}
@@ -149,7 +143,7 @@ func TestForget(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	assumed := func() int { return len(callsOf(server, "AssumeRole")) }
+	assumed := func() int { return rolesAssumed(server, prodRole) }
 	push("alice")
 	push("bob")
 	before := assumed()
@@ -169,14 +163,7 @@ func TestCheckRoleAsksAgainOnlyWhereNothingIsHeld(t *testing.T) {
 	server := world(t)
 	c := cloudIn(t, server, Config{})
 	web, alice := mustResolve(t, c, webID), person(prodRole, "alice", nil)
-	assumed := func() (n int) { // not those for the inventory, of which a search that has ended may leave one under way
-		for _, call := range callsOf(server, "AssumeRole") {
-			if call.Params["RoleArn"] == prodRole {
-				n++
-			}
-		}
-		return n
-	}
+	assumed := func() int { return rolesAssumed(server, prodRole) }
 	before := assumed()
 	for range 2 {
 		if err := c.CheckRole(t.Context(), alice, web); err != nil {

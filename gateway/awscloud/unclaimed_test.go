@@ -14,9 +14,10 @@ import (
 
 // TestUnclaimedSessionIsEnded has askers leave when AWS has opened their session and not answered yet: by themselves, and because they were told to wait no longer.
 func TestUnclaimedSessionIsEnded(t *testing.T) {
-	for name, cfg := range map[string]Config{"gone": {}, "tired": {CallTimeout: time.Second}} {
+	// The answer comes when the asker has left and before the call is given up, after twice its limit.
+	for name, cfg := range map[string]Config{"gone": {}, "tired": {CallTimeout: 2 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
-			server := worldOf(t, awsemu.Config{Faults: awsemu.Faults{AnswerLatency: awsemu.Duration(1500 * time.Millisecond)}})
+			server := worldOf(t, awsemu.Config{Faults: awsemu.Faults{AnswerLatency: awsemu.Duration(3 * time.Second)}})
 			attach(t, server, webID, "eu-west-1")
 			c := cloudIn(t, server, cfg)
 			on := mustResolve(t, c, webID)

@@ -98,6 +98,16 @@ func mustResolve(t *testing.T, c *Cloud, name string) *authz.Instance {
 	return i
 }
 
+// rolesAssumed counts the AssumeRole calls for one role so far. Those for the inventory's are another matter: a search that has ended may leave one under way.
+func rolesAssumed(server *awsemu.Server, role string) (n int) {
+	for _, call := range callsOf(server, "AssumeRole") {
+		if call.Params["RoleArn"] == role {
+			n++
+		}
+	}
+	return n
+}
+
 // callsOf gives the calls of one action so far.
 func callsOf(server *awsemu.Server, action string) []awsemu.Call {
 	var found []awsemu.Call
