@@ -27,6 +27,7 @@ func batchRig(t *testing.T, lanes int) (*rig, *middle) {
 func (r *rig) closing(h []byte) <-chan string {
 	closed := make(chan string, 1)
 	go func() {
+		defer close(closed)
 		code, text := r.close(h)
 		closed <- fmt.Sprint(code, text)
 	}()

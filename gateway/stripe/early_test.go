@@ -71,6 +71,7 @@ func TestAnUploadWaitsOnlyForItsEnd(t *testing.T) {
 	mustOK(t, r.one(trimTo(h, uint64(len(want)))))
 	closed := make(chan uint32)
 	go func() {
+		defer close(closed)
 		code, _ := r.close(h)
 		closed <- code
 	}()
@@ -158,6 +159,7 @@ func TestFailuresOfWhatWasAnswered(t *testing.T) {
 			}
 			closed := make(chan string)
 			go func() {
+				defer close(closed)
 				code, text := r.close(h)
 				closed <- fmt.Sprint(code, text)
 			}()
@@ -191,6 +193,7 @@ func TestAHoleInAFileThatMoved(t *testing.T) {
 	}
 	closed := make(chan string)
 	go func() {
+		defer close(closed)
 		code, text := r.close(h)
 		closed <- fmt.Sprint(code, text)
 	}()

@@ -456,7 +456,7 @@ func TestStalledLane(t *testing.T) {
 	silent := make(chan struct{})
 	lost := make(chan LaneChange, 8)
 	r := newRig(t, 2, openssh(), func(_ *rig, cfg *Config) {
-		cfg.Stall = 20 * time.Millisecond
+		cfg.Stall = time.Second // less than a busy machine may need to bring a lane up would end it before
 		cfg.OnLane = func(c LaneChange) {
 			if c.Err != nil {
 				lost <- c

@@ -94,7 +94,10 @@ func TestAFileOfAWalkTakesOneRoundTrip(t *testing.T) {
 	m.requested(6) // STAT, READ, FSTAT, OPEN of the fourth, READ, CLOSE
 	m.hold()
 	opened := make(chan []byte)
-	go func() { opened <- r.open(paths[3], openRead) }()
+	go func() {
+		defer close(opened)
+		opened <- r.open(paths[3], openRead)
+	}()
 	if got, want := m.requested(4), string([]byte{typStat, typRead, typFstat, typOpen}); got != want {
 		t.Errorf("the server has been asked %v", []byte(got))
 	}

@@ -13,7 +13,9 @@ type middle struct {
 	server server // behind it
 
 	mu    sync.Mutex
-	heard *sync.Cond // a request has come
+	t     testing.TB
+	heard *sync.Cond // a request has come, or none will
+	ended bool       // none will
 	seen  []byte     // the types of the requests since count
 	spoil func(*packet) bool
 	turn  func(*packet) [][]byte // what the server gets in place of a request; nil for that
@@ -32,6 +34,9 @@ func inTheMiddle(of server) *middle {
 
 // start is a server whose stream passes m.
 func (m *middle) start(t testing.TB, dir string) io.ReadWriteCloser {
+	m.mu.Lock()
+	m.t, m.ended = t, false
+	m.mu.Unlock()
 	near, far := pipe(t)
 	behind := m.server(t, dir)
 	var both sync.WaitGroup
@@ -47,6 +52,12 @@ func (m *middle) start(t testing.TB, dir string) io.ReadWriteCloser {
 
 func (m *middle) requests(from *duplex, to io.ReadWriteCloser) {
 	defer closeWrite(to)
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.ended = true
+		m.heard.Broadcast()
+	}()
 	r := bufio.NewReader(from)
 	for {
 		pkt, err := readPacket(r)
@@ -134,6 +145,9 @@ func (m *middle) requested(n int) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.seen) < n {
+		if m.ended {
+			m.t.Fatalf("the stream has ended with %v; %d requests were waited for", m.seen, n)
+		}
 		m.heard.Wait()
 	}
 	return string(m.seen)

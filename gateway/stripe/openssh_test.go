@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // proxyFor makes the test binary be an SFTP server of its own: a proxy over several of OpenSSH's in a directory. OpenSSH's clients start it with -D.
@@ -44,7 +46,10 @@ func serveAsProxy(dir string) error {
 // runProgram runs one of OpenSSH's clients on a proxy for dir.
 func runProgram(t *testing.T, dir, stdin string, argv ...string) {
 	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.WaitDelay = testkit.Patience
 	cmd.Env = append(os.Environ(), proxyFor+"="+dir)
 	cmd.Stdin = strings.NewReader(stdin)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -57,7 +57,7 @@ func TestFileThatCannotBeOpenedTwice(t *testing.T) {
 		return near
 	}
 	r := newRig(t, 4, unprivileged, func(r *rig, _ *Config) {
-		for dir := r.dir; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		for dir := r.dir; dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
 			if err := os.Chmod(dir, 0o777); err != nil {
 				t.Fatal(err)
 			}

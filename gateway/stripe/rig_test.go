@@ -17,6 +17,8 @@ import (
 
 	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -233,6 +235,11 @@ func serve(ctx context.Context, client, first io.ReadWriteCloser, cfg Config) er
 	return err
 }
 
+// tooLong is when a proxy is ended that waits for something that does not come, so that its test fails. None takes so long, however busy the machine is.
+const tooLong = 5 * testkit.Patience
+
+var errTooLong = errors.New("the test takes too long")
+
 // behind starts a proxy over lanes to servers in dir, and returns the client's end and the result of serve.
 func behind(t testing.TB, start server, dir string, cfg Config, lane func(io.ReadWriteCloser) io.ReadWriteCloser) (*duplex, <-chan error) {
 	t.Helper()
@@ -245,7 +252,15 @@ func behind(t testing.TB, start server, dir string, cfg Config, lane func(io.Rea
 	}
 	first := start(t, dir)
 	result := make(chan error, 1)
-	go func() { result <- serve(context.Background(), far, first, cfg) }()
+	ctx, end := context.WithCancelCause(context.Background())
+	limit := time.AfterFunc(tooLong, func() {
+		end(errTooLong)
+		near.Close()
+	})
+	go func() {
+		defer limit.Stop()
+		result <- serve(ctx, far, first, cfg)
+	}()
 	return near, result
 }
 

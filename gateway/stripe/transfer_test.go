@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/pkg/sftp"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 func noise(n int) []byte {
@@ -50,17 +53,30 @@ func servers(t *testing.T, run func(t *testing.T, start server)) {
 
 func TestUploadAndDownload(t *testing.T) {
 	servers(t, func(t *testing.T, start server) {
-		dir, count := t.TempDir(), &tally{}
-		cfg := Config{MaxLanes: 4, Bulk: 64 << 10}
+		dir, count, news := t.TempDir(), &tally{}, &newsreader{}
+		cfg := Config{MaxLanes: 4, Bulk: 64 << 10, Log: slog.New(news)}
 		count.hear(&cfg)
 		near, result := behind(t, start, dir, cfg, nil)
 		c := client(t, near, result)
+		// begin does the first part of a transfer and waits for lanes: the whole may be over before they are there.
+		begin := func(part func() error) {
+			t.Helper()
+			was := news.striped.Load()
+			if err := part(); err != nil {
+				t.Fatal(err)
+			}
+			testkit.Eventually(t, "lanes for a file", func() bool { return news.striped.Load() > was })
+		}
 		want := noise(8<<20 + 123)
 		f, err := c.OpenFile("up", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.ReadFrom(bytes.NewReader(want)); err != nil {
+		begin(func() error {
+			_, err := f.Write(want[:1<<20])
+			return err
+		})
+		if _, err := f.ReadFrom(bytes.NewReader(want[1<<20:])); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Close(); err != nil {
@@ -74,6 +90,10 @@ func TestUploadAndDownload(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got bytes.Buffer
+		begin(func() error {
+			_, err := io.CopyN(&got, g, 1<<20)
+			return err
+		})
 		if _, err := g.WriteTo(&got); err != nil {
 			t.Fatal(err)
 		}
