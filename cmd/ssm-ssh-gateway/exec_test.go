@@ -63,6 +63,11 @@ func TestCalledOff(t *testing.T) {
 	if err := l.AWS.SetFaults(awsemu.Scope{}, awsemu.Faults{AnswerLatency: awsemu.Duration(time.Second)}); err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if err := l.AWS.SetFaults(awsemu.Scope{}, awsemu.Faults{}); err != nil {
+			t.Error(err)
+		}
+	}()
 	for _, args := range [][]string{
 		{"connect", "--no-push", lab.MainInstance}, {"forward", "-L", "0:localhost:22", lab.MainInstance}, {"shell", lab.MainInstance}, {"exec", lab.MainInstance, "--", "true"},
 	} {

@@ -136,14 +136,15 @@ func TestForwardAgain(t *testing.T) {
 			l.AWS.End(session.ID, "idle for too long")
 		}
 		// The client learns of it a moment later; connections until then are lost with the session.
-		for openSessions(l) == 0 {
+		testkit.Eventually(t, "another session", func() bool {
 			if conn, err := net.Dial("tcp", address); err == nil {
 				_ = conn.SetDeadline(time.Now().Add(patience))
 				_, _ = conn.Write([]byte("x"))
 				_, _ = conn.Read(make([]byte, 1))
 				_ = conn.Close()
 			}
-		}
+			return openSessions(l) > 0
+		})
 	}
 	p.stderr.Find(t, "has ended .*idle for too long")
 	p.interrupt()

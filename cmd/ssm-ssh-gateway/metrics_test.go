@@ -30,7 +30,7 @@ func serveHere(t *testing.T, l *lab.Lab) (address string) {
 	go func() { ended <- serve(ctx, cfg, serveOptions{log: log}) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := testkit.Receive(t, ended, "the end of serve"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -73,7 +73,9 @@ func TestMetrics(t *testing.T) {
 	address := serveHere(t, l)
 	scrapeUntil(t, address, "connections_active 0", "lanes_active 0", "logins_total 0")
 
-	stranger := exec.Command("ssh", "-F", l.SSHConfigFor("mallory"), "-o", "BatchMode=yes", "gateway", "whoami")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stranger := exec.CommandContext(ctx, "ssh", "-F", l.SSHConfigFor("mallory"), "-o", "BatchMode=yes", "gateway", "whoami")
 	if out, err := stranger.CombinedOutput(); err == nil {
 		t.Errorf("a stranger came in: %s", out)
 	}

@@ -97,7 +97,9 @@ func TestPluginSSH(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	proxy := awsCLI(t, l, "ssm", "start-session", "--target", "%h", "--document-name", "AWS-StartSSHSession", "--parameters", "portNumber=%p")
-	ssh := exec.Command("ssh", "-F", "none", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ssh := exec.CommandContext(ctx, "ssh", "-F", "none", "-i", key, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
 		"-o", "UserKnownHostsFile="+l.InstanceKnownHosts, "-o", "ProxyCommand="+strings.Join(proxy.Args, " "), "ec2-user@"+lab.MainInstance, "echo $((6*7)); exit 9")
 	ssh.Env = cliEnviron(l)
 	out, err := ssh.Output()

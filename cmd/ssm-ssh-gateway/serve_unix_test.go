@@ -51,7 +51,7 @@ func TestAHangupDuringTheStartIsAReload(t *testing.T) {
 	log.Find(t, `"msg":"listening"`)
 	log.Find(t, `"msg":"reloaded"`)
 	cancel()
-	if err := <-ended; err != nil {
+	if err := testkit.Receive(t, ended, "the end of serve"); err != nil {
 		t.Error(err)
 	}
 }
