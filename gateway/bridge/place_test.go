@@ -126,3 +126,14 @@ func TestWhichLaneAChannelLeavesBehind(t *testing.T) {
 		t.Errorf("%d sessions are left on an empty lane", l.sessions)
 	}
 }
+
+// TestALaneThatSomebodyWaitsForIsNotIdle: who waits needs a moment to hear that it is there.
+func TestALaneThatSomebodyWaitsForIsNotIdle(t *testing.T) {
+	s := laneSet{list: []*lane{laneOf(t, "typing"), laneOf(t, "")}, turn: make(chan struct{}), waiting: 1}
+	if s.retire(s.list[1]) {
+		t.Error("it was taken away")
+	}
+	if s.waiting = 0; !s.retire(s.list[1]) {
+		t.Error("nobody waits, and it stays")
+	}
+}
