@@ -253,7 +253,8 @@ func (p *Proxy) attach(f *file, l *lane) {
 			p.lingering--
 		}
 		if err != nil {
-			return // the lane is gone, and the attachment with it
+			f.remove(a) // the lane is gone, which a file that is being closed is not told
+			return
 		}
 		h, ok := parseHandle(pkt)
 		if !ok {
