@@ -49,6 +49,7 @@ type Conn struct {
 	peer       peer
 	greeted    bool           // a handshake request has been answered
 	presumed   bool           // open without a sign of the agent (SPEC.md §5.1)
+	wasOpen    bool           // the state has been Open, though it may be past that when Dial looks
 	cipher     *sessionCipher // of an encrypted session; nil for others
 	challenged bool           // the agent's challenge has been answered
 	refused    error          // why the handshake cannot succeed; the agent has been told

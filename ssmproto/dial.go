@@ -46,8 +46,7 @@ func newConn(grant Grant, o Options) *Conn {
 	return c
 }
 
-// start begins the two goroutines and waits until the session is open. A program that says nothing for long, and whose session has no handshake, cannot be
-// told from an agent that is late; for a shell it is taken for the former, since such a program may be waiting for input.
+// start begins the two goroutines and waits until the session is open.
 func (c *Conn) start(ctx context.Context, s *socket) error {
 	c.mu.Lock()
 	c.enter(Handshaking)
@@ -58,7 +57,13 @@ func (c *Conn) start(ctx context.Context, s *socket) error {
 	c.goroutines.Add(2)
 	go c.run(s)
 	go c.writeLoop()
+	return c.awaitOpening(ctx)
+}
 
+// awaitOpening waits until the session is open. One that is over again by then was open all the same: what came of it, and be it how it ended, is for who
+// reads. A program that says nothing for long, and whose session has no handshake, cannot be told from an agent that is late; for a shell it is taken for the
+// former, since such a program may be waiting for input.
+func (c *Conn) awaitOpening(ctx context.Context) error {
 	limited, cancel := context.WithTimeoutCause(ctx, c.options.HandshakeTimeout, ErrHandshakeTimeout)
 	defer cancel()
 	c.mu.Lock()
@@ -73,7 +78,7 @@ func (c *Conn) start(ctx context.Context, s *socket) error {
 	switch {
 	case c.refused != nil && c.state != Open && !errors.Is(c.err, c.refused):
 		return fmt.Errorf("%w (%w)", c.refused, cmp.Or(c.err, context.Cause(limited)))
-	case c.state == Closed && c.unread.first == nil:
+	case c.state == Closed && !c.wasOpen:
 		return c.err
 	case c.state == Connecting, c.state == Handshaking, c.state == Resuming && c.resumeTo == Handshaking:
 		return fmt.Errorf("ssmproto: waiting for the handshake: %w", context.Cause(limited))

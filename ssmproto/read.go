@@ -163,6 +163,7 @@ func (c *Conn) opened() {
 	if !c.enter(Open) {
 		return
 	}
+	c.wasOpen = true
 	hold := time.Duration(0)
 	switch {
 	case c.peer.sessionType == "":

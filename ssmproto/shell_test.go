@@ -38,6 +38,28 @@ func TestCommandWithSeparateOutput(t *testing.T) {
 	})
 }
 
+// TestSessionThatIsOverWhenDialLooks was open all the same: its exit code must not depend on how soon who dials gets a processor.
+func TestSessionThatIsOverWhenDialLooks(t *testing.T) {
+	c := newConn(Grant{SessionID: "s"}, (*Options)(nil).resolved())
+	c.mu.Lock()
+	c.enter(Handshaking)
+	c.dispatch(&frame{kind: PayloadHandshakeComplete, rest: []byte("{}")})
+	c.dispatch(&frame{kind: PayloadExitCode, rest: []byte("EXIT_CODE: 7")})
+	c.closedByService([]byte(`{"MessageType":"channel_closed","Output":""}`))
+	c.mu.Unlock()
+	if err := c.awaitOpening(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s := Shell{c}
+	if code, known := s.ExitCode(); code != 7 || !known {
+		t.Errorf("exit code %d, known %v", code, known)
+	}
+	if got, err := io.ReadAll(s); len(got) > 0 || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	_ = s.CloseNow()
+}
+
 func TestTerminal(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fake) {
 		f.request = strings.Replace(commandRequest(), "NonInteractiveCommands", SessionStandardStream, 1)

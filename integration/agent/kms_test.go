@@ -57,6 +57,23 @@ func TestJointEncryptedCommand(t *testing.T) {
 	_ = s.Close()
 }
 
+// A command that says nothing and is over at once tells its exit code all the same.
+func TestJointSilentCommand(t *testing.T) {
+	w := newWorld(t, agent.Config{})
+	grant := w.start("Secret-Command", map[string][]string{"command": {"sh -c 'exit 3'"}})
+	s, err := ssmproto.DialShell(w.deadline(), withKeys(t, w, grant, func(map[string]string) {}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(s); len(got) > 0 || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if code, known := s.ExitCode(); code != 3 || !known {
+		t.Errorf("exit code %d, known %v", code, known)
+	}
+	_ = s.Close()
+}
+
 // An encrypted shell: input and output.
 func TestJointEncryptedShell(t *testing.T) {
 	w := newWorld(t, agent.Config{Shell: []string{"sh", "-c", "stty raw -echo; echo ready; exec cat"}, Quirks: agent.Quirks{NoShellDelay: true}})
