@@ -28,9 +28,10 @@ func lowWater(t *testing.T, m *mark) (size int) {
 func gathering(t *testing.T) (*gatherer, net.Conn) {
 	t.Helper()
 	near, far := testkit.TCPPair(t)
-	g := &gatherer{Conn: near, mark: markOf(near)}
+	g := &gatherer{Conn: near, mark: markOf(near), idle: func(time.Time) about { return about{bulk: gatherShare * shortGather} }, frames: dripFrames}
 	g.drip.begin()
-	g.last.ended, g.drip.last = time.Now(), time.Now()
+	g.last.ended = time.Now()
+	g.drip.last = g.last.ended
 	return g, far
 }
 
@@ -45,11 +46,14 @@ func mustSend(t *testing.T, conn net.Conn, text string) {
 func TestBulkThatStopsBelowTheMark(t *testing.T) {
 	g, far := gathering(t)
 	buf := make([]byte, 100)
-	for range 3 { // the third is no drip any more
+	for reads := range 3 { // the third is no drip any more
 		mustSend(t, far, "x")
 		n, err := g.Read(buf)
 		equal(t, "read", string(buf[:n]), "x")
 		equal(t, "error", err, nil)
+		if reads == 0 {
+			equal(t, "wait in a drip", g.drip.wait, shortGather)
+		}
 	}
 	equal(t, "wait", g.drip.wait, noGather)
 	mustSend(t, far, "y")
@@ -70,6 +74,7 @@ func TestAWaitWithoutAnythingLowersTheMark(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		equal(t, "wait in a drip", g.drip.wait, shortGather)
 		got <- string(buf[:n])
 	}()
 	testkit.Eventually(t, "an ordinary socket", func() bool { return lowWater(t, &g.mark) == 1 })
@@ -106,6 +111,7 @@ func TestEndsAreSeenInADrip(t *testing.T) {
 			if err := testkit.Receive(t, failed, "the end"); !errors.Is(err, c.want) {
 				t.Errorf("error %v, want %v", err, c.want)
 			}
+			equal(t, "wait in a drip", g.drip.wait, shortGather)
 		})
 	}
 }

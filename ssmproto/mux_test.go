@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/xtaci/smux"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // agentEnd is the agent's side of the byte stream of a multiplexed session.
@@ -74,12 +76,14 @@ func agent(t *testing.T, request string, serve func(f *fake, stream *smux.Stream
 	return f
 }
 
+// open gives a stream with a limit, so that nobody waits for ever for what has been lost.
 func open(t *testing.T, m *Mux) net.Conn {
 	t.Helper()
 	s, err := m.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = s.SetDeadline(time.Now().Add(testkit.Patience))
 	return s
 }
 
@@ -88,29 +92,32 @@ func echo(_ *fake, s *smux.Stream) {
 	_ = s.Close()
 }
 
+// TestStreamsShareASession in virtual time: Close has limits.
 func TestStreamsShareASession(t *testing.T) {
-	_, m := muxed(t, echo)
-	var all sync.WaitGroup
-	for i := range 8 {
-		s := open(t, m)
-		all.Go(func() {
-			data := noise(uint64(i), 50_000)
-			var writer sync.WaitGroup
-			writer.Go(func() { mustWrite(t, s, data) })
-			mustRead(t, s, data)
-			writer.Wait()
-			if err := s.Close(); err != nil {
-				t.Errorf("close: %v", err)
-			}
-		})
-	}
-	all.Wait()
-	if err := m.Close(); err != nil {
-		t.Errorf("close: %v", err)
-	}
-	if _, err := m.Open(t.Context()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("open after close: %v", err)
-	}
+	inMuxBubble(t, func(t *testing.T) {
+		_, m := muxed(t, echo)
+		var all sync.WaitGroup
+		for i := range 8 {
+			s := open(t, m)
+			all.Go(func() {
+				data := noise(uint64(i), 50_000)
+				var writer sync.WaitGroup
+				writer.Go(func() { mustWrite(t, s, data) })
+				mustRead(t, s, data)
+				writer.Wait()
+				if err := s.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			})
+		}
+		all.Wait()
+		if err := m.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if _, err := m.Open(t.Context()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("open after close: %v", err)
+		}
+	})
 }
 
 // TestRefusedStream: the agent's flag names no stream, but precedes the end of the one it is about (SPEC.md §7.2).
@@ -209,20 +216,22 @@ func TestMultiplexedSessionIsNoPlainConn(t *testing.T) {
 func TestDialPortOfEitherKind(t *testing.T) {
 	for name, request := range map[string]string{"plain": portRequest, "multiplexed": muxRequest} {
 		t.Run(name, func(t *testing.T) {
-			f := agent(t, request, echo)
-			if request == portRequest {
-				f.onData = f.write
-			}
-			c, err := DialPort(t.Context(), f.grant(), f.options())
-			if err != nil {
-				t.Fatal(err)
-			}
-			mustWrite(t, c, []byte("hello"))
-			mustRead(t, c, []byte("hello"))
-			if err := c.Close(); err != nil {
-				t.Errorf("close: %v", err)
-			}
-			f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
+			inMuxBubble(t, func(t *testing.T) { // whose clock does not run while the agent is slow to agree with the end
+				f := agent(t, request, echo)
+				if request == portRequest {
+					f.onData = f.write
+				}
+				c, err := DialPort(t.Context(), f.grant(), f.options())
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustWrite(t, c, []byte("hello"))
+				mustRead(t, c, []byte("hello"))
+				if err := c.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+				f.with(func() { equal(t, "TerminateSession calls", f.terminated, 0) })
+			})
 		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/xtaci/smux"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestQuirks is the list of what is known to go wrong with AWS's own programs and service, each with the test that keeps it from going wrong here.
@@ -125,6 +127,7 @@ func TestUnreadStreamIsNoDeadSession(t *testing.T) {
 			_, _ = s.Write([]byte("answer"))
 		})
 		unread, other := open(t, m), open(t, m)
+		_, _ = unread.SetDeadline(time.Time{}), other.SetWriteDeadline(time.Time{})
 		mustWrite(t, other, []byte("a"))
 		mustWrite(t, unread, []byte("b"))
 		_ = other.SetReadDeadline(time.Now().Add(10 * time.Minute)) // longer than any of our patience
@@ -184,6 +187,6 @@ func TestStreamsAreOfVersion1(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = open(t, m)
-	equal(t, "version", <-beginning, byte(1))
+	equal(t, "version", testkit.Receive(t, beginning, "a frame of smux"), byte(1))
 	_ = m.CloseNow()
 }
