@@ -51,7 +51,7 @@ const (
 // acknowledged and thrown away, unless the quirk is off.
 func (s *session) handshake(ctx context.Context) (client version, err error) {
 	started := time.Now()
-	hear := shakes{make(chan handshakeResponse), make(chan encryptionChallenge)} // unbuffered, as in the real agent: a second response blocks the reader (SPEC.md §4.4)
+	hear := shakes{make(chan handshakeResponse), make(chan encryptionChallenge), make(chan struct{}, 1)} // a second response blocks the reader, as in the real agent (SPEC.md §4.4)
 	s.channel.handleWith(func(m ssmproto.Message) error { return s.duringHandshake(ctx, m, hear) })
 	actions := []clientAction{{actionSessionType, sessionTypeParameters{SessionType: s.start.kind, Properties: s.start.announced()}}}
 	random := make([]byte, randomChallengeSize)
@@ -64,7 +64,7 @@ func (s *session) handshake(ctx context.Context) (client version, err error) {
 		return version{}, err
 	}
 	s.channel.send(ssmproto.PayloadHandshakeRequest, request)
-	response, err := await(ctx, hear.responses)
+	response, err := listen(ctx, hear.responses, hear.acknowledged)
 	if err != nil {
 		return version{}, err
 	}
@@ -77,7 +77,7 @@ func (s *session) handshake(ctx context.Context) (client version, err error) {
 			if err := json.Unmarshal(action.ActionResult, &result); err != nil {
 				return version{}, err
 			}
-			if err := s.encrypt(ctx, result, random, hear.challenges); err != nil {
+			if err := s.encrypt(ctx, result, random, hear); err != nil {
 				return version{}, err
 			}
 		}
@@ -95,8 +95,20 @@ func (s *session) encrypts() bool { return s.start.inputs.KMSKeyID != "" && s.st
 
 // shakes takes what the client says during the handshake.
 type shakes struct {
-	responses  chan handshakeResponse
-	challenges chan encryptionChallenge
+	responses    chan handshakeResponse
+	challenges   chan encryptionChallenge
+	acknowledged chan struct{} // one for each of them
+}
+
+// listen waits for the client's next step, and until it has been acknowledged. The real agent does not wait for that, and is microseconds late if at all. Here,
+// where a processor is busy, the acknowledgement would come behind HandshakeComplete, and AWS's plugin is deaf for good after any message in the moment in
+// which it prepares to forward ports: it asks a client that it does not have yet (IsStreamNotSet in its muxportforwarding.go).
+func listen[T any](ctx context.Context, from <-chan T, acknowledged <-chan struct{}) (T, error) {
+	answer, err := await(ctx, from)
+	if err == nil {
+		_, err = await(ctx, acknowledged)
+	}
+	return answer, err
 }
 
 // await waits for the client's next step, as long as the real agent does.
@@ -129,11 +141,17 @@ func hand[T any](ctx context.Context, payload []byte, to chan<- T) error {
 }
 
 func (s *session) duringHandshake(ctx context.Context, m ssmproto.Message, hear shakes) error {
+	heard := func(err error) error {
+		if err == nil {
+			s.channel.afterAck = func() { hear.acknowledged <- struct{}{} }
+		}
+		return err
+	}
 	switch {
 	case m.PayloadType == ssmproto.PayloadHandshakeResponse:
-		return hand(ctx, m.Payload, hear.responses)
+		return heard(hand(ctx, m.Payload, hear.responses))
 	case m.PayloadType == ssmproto.PayloadEncChallengeResponse:
-		return hand(ctx, m.Payload, hear.challenges)
+		return heard(hand(ctx, m.Payload, hear.challenges))
 	case s.agent.cfg.Quirks.KeepEarlyData:
 		return errNotReady
 	default:

@@ -80,7 +80,7 @@ func (c *blockCipher) open(payload []byte) ([]byte, error) {
 }
 
 // encrypt takes the client's data key in use, after the client has proved that it has it.
-func (s *session) encrypt(ctx context.Context, result kmsResult, random []byte, answers <-chan encryptionChallenge) error {
+func (s *session) encrypt(ctx context.Context, result kmsResult, random []byte, hear shakes) error {
 	bound := map[string]string{"aws:ssm:SessionId": s.start.id, "aws:ssm:TargetId": s.agent.cfg.InstanceID}
 	if result.ChallengeAcknowledgement {
 		text, err := json.Marshal(random) // the challenge as it was sent: base64
@@ -104,7 +104,7 @@ func (s *session) encrypt(ctx context.Context, result kmsResult, random []byte, 
 		return err
 	}
 	s.channel.send(ssmproto.PayloadEncChallengeRequest, text)
-	answer, err := await(ctx, answers)
+	answer, err := listen(ctx, hear.challenges, hear.acknowledged)
 	if err != nil {
 		return err
 	}
