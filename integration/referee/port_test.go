@@ -110,7 +110,7 @@ func (s *session) localPort(t *testing.T, ctx context.Context) string {
 	return net.JoinHostPort("localhost", match[1])
 }
 
-// through sends data to an echo port and gives the first error on the way there and back.
+// through sends data to a port that answers, and gives the first error on the way there and back.
 func through(addr string, data []byte) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -118,6 +118,9 @@ func through(addr string, data []byte) error {
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, hello); err != nil {
 		return err
 	}
 	greeting := make([]byte, len(banner))
@@ -144,7 +147,7 @@ func TestPortForwarding(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const size = 24 << 10
-	w := newWorld(t, ctx, only(8080, testkit.ServeTCP(t, "127.0.0.1", echo(size))))
+	w := newWorld(t, ctx, only(8080, testkit.ServeTCP(t, "127.0.0.1", answer(size))))
 	s := w.start(t, ctx, "AWS-StartPortForwardingSession", map[string][]string{"portNumber": {"8080"}, "localPortNumber": {"0"}})
 	addr := s.localPort(t, ctx)
 	var all sync.WaitGroup
@@ -167,7 +170,7 @@ func TestRemoteHost(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	const size = 24 << 10
-	database := testkit.ServeTCP(t, "127.0.0.1", echo(size))
+	database := testkit.ServeTCP(t, "127.0.0.1", answer(size))
 	w := newWorld(t, ctx, func(host string, port int) string {
 		if host == "10.0.0.53" && port == 5432 {
 			return database

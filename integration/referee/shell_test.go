@@ -55,8 +55,8 @@ func TestShell(t *testing.T) {
 	s.out.until(t, ctx, "sum 42")
 	for _, size := range []pty.Winsize{{Rows: 33, Cols: 101}, {Rows: 40, Cols: 120}} {
 		resize(size)
+		s.settle(w) // the plugin looks at its terminal every half second, and tells of it from a goroutine of its own
 		want := fmt.Sprintf("%d %d", size.Rows, size.Cols)
-		// The plugin looks at its terminal every half second and the shell is asked until it has heard.
 		s.types(t, fmt.Sprintf("until stty size | grep -q '^%s$'; do sleep 0.05; done; echo size $(stty size)\r", want))
 		s.out.until(t, ctx, "size "+want)
 	}
@@ -71,13 +71,15 @@ func TestShellInterrupt(t *testing.T) {
 	w := newWorld(t, ctx, nil)
 	s, _ := w.terminal(t, ctx, "", nil, pty.Winsize{Rows: 24, Cols: 80})
 	s.out.until(t, ctx, prompt)
-	s.types(t, "echo begun $((2*21)); sleep 3600\r")
+	// What says that it has begun is what is interrupted: a shell that is about to start a program may take the signal for itself, or the program not yet.
+	s.types(t, "sh -c 'echo begun $((2*21)); exec sleep 3600'\r")
 	s.out.until(t, ctx, "begun 42")
+	s.settle(w) // the plugin sends a signal and what is typed from two goroutines
 	s.types(t, "\x03")
-	// The plugin sends a signal and what is typed from two goroutines, so the prompt must be back first.
 	if _, err := s.out.after(ctx, "^C", len("\r\r\n"+prompt)); err != nil {
 		t.Fatalf("%v in:\n%s", err, s.out.String())
 	}
+	s.settle(w)
 	s.types(t, "echo still $((40+2))\r")
 	s.out.until(t, ctx, "still 42")
 	s.types(t, "exit\r")
