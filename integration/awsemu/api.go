@@ -93,15 +93,18 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Amzn-Requestid", c.id)
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	result, err := s.answer(w, c)
-	logged := ""
 	if err != nil {
-		logged = writeError(w, c.service, c.id, err).code
-	} else if c.service == serviceEC2 || c.service == serviceSTS {
+		wire := wireError(c.service, err)
+		s.calls.add(s.now(), c, wire.code)
+		writeError(w, c.service, c.id, wire)
+		return
+	}
+	s.calls.add(s.now(), c, "") // before the answer: who has that finds the call in the log
+	if c.service == serviceEC2 || c.service == serviceSTS {
 		writeXML(w, http.StatusOK, result)
 	} else {
 		writeJSON(w, http.StatusOK, result)
 	}
-	s.calls.add(s.now(), c, logged)
 }
 
 func (s *Server) answer(w http.ResponseWriter, c *call) (any, error) {

@@ -107,9 +107,8 @@ type queryError struct {
 	RequestID string   `xml:"RequestId"`
 }
 
-// writeError answers with err in the form of the service.
-func writeError(w http.ResponseWriter, service, requestID string, err error) apiError {
-	wire := wireError(service, err)
+// writeError answers with an error in the form of the service.
+func writeError(w http.ResponseWriter, service, requestID string, wire apiError) {
 	switch service {
 	case serviceEC2:
 		writeXML(w, wire.status, ec2Error{Code: wire.code, Message: wire.message, RequestID: requestID})
@@ -119,7 +118,6 @@ func writeError(w http.ResponseWriter, service, requestID string, err error) api
 		w.Header().Set("X-Amzn-Errortype", wire.code)
 		writeJSON(w, wire.status, map[string]string{"__type": wire.code, "message": wire.message})
 	}
-	return wire
 }
 
 // Once the header is out, a client that has gone away is all that can go wrong with an answer, and there is nobody left to tell.

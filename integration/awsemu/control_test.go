@@ -146,6 +146,7 @@ func TestControlAPI(t *testing.T) {
 		t.Fatalf("faults: %d %s", status, body)
 	}
 	talk.client.send(ssmproto.InputStreamData, 0, "x")
+	testkit.Eventually(t, "the message that gets lost", func() bool { return info(t, s, talk.id).ToAgent.Lost == 1 })
 	if status, body := control(t, s, http.MethodPost, "/_emulator/cut?side=agent&session="+talk.id, ""); status != http.StatusNoContent {
 		t.Fatalf("cut: %d %s", status, body)
 	}

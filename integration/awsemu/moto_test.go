@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -27,6 +26,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 const motoAccount = "123456789012"
@@ -35,7 +35,7 @@ const motoAccount = "123456789012"
 func startMoto(t *testing.T) string {
 	t.Helper()
 	python := cmp.Or(os.Getenv("MOTO_PYTHON"), "python3")
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute) // Python takes its time on a busy machine
+	ctx, stop := context.WithTimeout(t.Context(), 10*testkit.Patience) // Python takes its time on a busy machine, and moto has to live as long as the test
 	if err := exec.CommandContext(ctx, python, "-c", "import moto.server").Run(); err != nil {
 		stop()
 		t.Skipf("moto is not installed for %s; testdata/requirements.txt says how", python)

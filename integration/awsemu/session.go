@@ -154,16 +154,16 @@ func (ses *session) attach(c *channel) bool {
 	if every := time.Duration(faults.ByeEvery); every > 0 && c.side == SideClient {
 		c.bye = time.AfterFunc(every, func() { c.close(websocket.CloseNormalClosure, "Bye") })
 	}
-	ses.mu.Unlock()
-	if old != nil {
-		old.close(websocket.CloseNormalClosure, "replaced by a newer connection")
-	}
 	if first && faults.StartPublication {
 		ses.toAgent.inject(serviceFrame(ssmproto.StartPublication, []byte("0")))
 		ses.toClient.inject(serviceFrame(ssmproto.StartPublication, []byte("0")))
 	}
 	_, in := ses.lanes(c.side)
-	in.connect(c)
+	in.connect(c) // with mu held: a session that ends now tells c, too
+	ses.mu.Unlock()
+	if old != nil {
+		old.close(websocket.CloseNormalClosure, "replaced by a newer connection")
+	}
 	ses.server.announce()
 	return true
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +206,30 @@ func TestLateSideHearsThatItIsOver(t *testing.T) {
 	defer response.Body.Close()
 	if text, err := io.ReadAll(response.Body); response.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "Session is already terminated") {
 		t.Errorf("the agent's data channel is refused with %d %s, %v", response.StatusCode, text, err)
+	}
+}
+
+// TestEndWhileTheClientConnects: a session that ends just then tells the client, on one way or the other.
+func TestEndWhileTheClientConnects(t *testing.T) {
+	s := start(t)
+	attachAgent(t, s, webID)
+	alice := ssmClient(person(t, s, "alice", "shop"))
+	for range 50 {
+		out, err := alice.StartSession(deadline(t), &ssm.StartSessionInput{Target: aws.String(webID), DocumentName: aws.String("AWS-StartSSHSession")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := deadline(t)
+		online := func(i awsemu.SessionInfo) bool { return i.ID == *out.SessionId && i.ClientOnline }
+		var ending sync.WaitGroup
+		ending.Go(func() {
+			for ctx.Err() == nil && !slices.ContainsFunc(s.Sessions(), online) {
+				runtime.Gosched()
+			}
+			s.End(*out.SessionId, "")
+		})
+		dial(t, *out.StreamUrl, *out.TokenValue).expect(ssmproto.ChannelClosed)
+		ending.Wait()
 	}
 }
 
