@@ -42,10 +42,15 @@ type muxClient struct {
 }
 
 // OpenStream lets no output through meanwhile: smux throws away what comes for a stream whose SYN it has sent and which it has not yet entered in its books.
+// The stream has a limit, so that nobody waits for ever for what has been lost.
 func (m *muxClient) OpenStream() (*smux.Stream, error) {
 	m.opening.Lock()
 	defer m.opening.Unlock()
-	return m.Session.OpenStream()
+	stream, err := m.Session.OpenStream()
+	if err == nil {
+		err = stream.SetDeadline(time.Now().Add(2 * patience))
+	}
+	return stream, err
 }
 
 func (m *muxClient) take(output []byte) {

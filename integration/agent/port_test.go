@@ -140,7 +140,8 @@ func TestRefusedPortIsNoticedLate(t *testing.T) {
 	}, sshDocument)
 	data.shake(modernClient)
 	for m, ok := data.next(); ok; m, ok = data.next() {
-		if m.Type == ssmproto.OutputStreamData || m.Type == ssmproto.AgentSessionState {
+		repeated := m.Type == ssmproto.OutputStreamData && m.SequenceNumber < data.expect // of the handshake, on a busy machine
+		if !repeated && (m.Type == ssmproto.OutputStreamData || m.Type == ssmproto.AgentSessionState) {
 			t.Errorf("a crashed worker sent %s %s", m.Type, m.Payload)
 		}
 	}

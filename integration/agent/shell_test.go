@@ -1,10 +1,13 @@
 package agent_test
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/ssmproto"
 )
 
@@ -38,16 +41,31 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// A job that ignores the hang-up keeps the terminal open; the agent ends all the same.
+// A job that ignores the hang-up keeps the terminal open; the agent ends all the same, and before it.
 func TestCloseDespiteBackgroundJob(t *testing.T) {
 	s := newService(t)
 	a, control := s.startAgent(agent.Config{Quirks: agent.Quirks{NoShellDelay: true}})
-	control.startSession(document{kind: "Standard_Stream", inputs: `{"shellProfile":{"linux":"stty -echo; trap '' HUP; sleep 3 & echo start''ed"}}`})
+	control.startSession(document{kind: "Standard_Stream", inputs: `{"shellProfile":{"linux":"stty -echo; trap '' HUP; sleep 3600 & echo job-$! start''ed"}}`})
 	data := s.accept(s.data)
-	data.stream("started")
-	if err := a.Close(); err != nil {
-		t.Error(err)
+	shown := data.stream("started")
+	var id int
+	if _, err := fmt.Sscanf(shown[strings.LastIndex(shown, "job-"):], "job-%d", &id); err != nil {
+		t.Fatalf("%q: %v", shown, err)
 	}
+	job, err := os.FindProcess(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := job.Kill(); err != nil {
+			t.Errorf("the job has not outlived the agent: %v", err)
+		}
+	}()
+	testkit.Within(t, "the end of the agent", func() {
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestInteractiveCommand(t *testing.T) {
