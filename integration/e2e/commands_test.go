@@ -17,6 +17,7 @@ import (
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/gateway"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/hostkeys"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // TestExplain asks for decisions without starting anything.
@@ -45,7 +46,7 @@ func TestExplain(t *testing.T) {
 // TestAlone starts a gateway without any file, for one person with the credentials of their environment.
 func TestAlone(t *testing.T) {
 	w := worldOf(t, "embedded")
-	address := freePort(t)
+	address := testkit.FreeAddress(t)
 	cmd := exec.Command(binary, "serve", "--authorized-keys", w.lab.UserKey("alice")+".pub", "--listen", address, "--state-dir", t.TempDir())
 	cmd.Env = append(os.Environ(), w.lab.ConnectEnviron("alice")...)
 	background(t, cmd)

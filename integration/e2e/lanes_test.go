@@ -85,7 +85,7 @@ func TestTypingBesideATransfer(t *testing.T) {
 // AWS sees two sessions where there was one.
 func TestADownloadBesideAShell(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
-		port := freePort(t)
+		port := testkit.FreeAddress(t)
 		shared := w.master(t, "-L", port+":"+listenEndless(t))
 		terminal, err := pty.Start(w.command("ssh", append(shared, "-tt", target)...))
 		if err != nil {
@@ -234,7 +234,7 @@ func TestMoreSessionsThanOneConnectionTakes(t *testing.T) {
 // TestForwardsAndAgentBesideATransfer uses what belongs to one lane while others come and go.
 func TestForwardsAndAgentBesideATransfer(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
-		reverse, echo := freePort(t), listenEcho(t, "tcp", "127.0.0.1:0")
+		reverse, echo := testkit.FreeAddress(t), listenEcho(t, "tcp", "127.0.0.1:0")
 		shared := w.master(t, "-A", "-R", reverse+":"+echo)
 		local := t.TempDir()
 		write(t, filepath.Join(local, "up"), randomBytes(t, 2<<20))

@@ -138,7 +138,7 @@ func TestForwards(t *testing.T) {
 		echo := listenEcho(t, "tcp", "127.0.0.1:0")
 		remoteSocket := filepath.Join(testkit.SocketDir(t), "remote.sock")
 		listenEcho(t, "unix", remoteSocket)
-		local, socks, reverse := freePort(t), freePort(t), freePort(t)
+		local, socks, reverse := testkit.FreeAddress(t), testkit.FreeAddress(t), testkit.FreeAddress(t)
 		localSocket := filepath.Join(testkit.SocketDir(t), "local.sock")
 		reverseSocket := filepath.Join(testkit.SocketDir(t), "reverse.sock")
 		background(t, w.command("ssh", "-N", "-o", "ExitOnForwardFailure=yes",
@@ -168,7 +168,7 @@ func TestPlainPort(t *testing.T) {
 	eachInstance(t, func(t *testing.T, w *world) {
 		echo := listenEcho(t, "tcp", "127.0.0.1:0")
 		_, port, _ := net.SplitHostPort(echo)
-		local := freePort(t)
+		local := testkit.FreeAddress(t)
 		background(t, w.command("ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-L", local+":i-0123456789abcdef0:"+port, "gateway"))
 		// A Session Manager port session has no half-close (SPEC.md §7.2).
 		exchange(t, "-L through the gateway alone", func() (net.Conn, error) { return net.Dial("tcp", local) })

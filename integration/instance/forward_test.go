@@ -73,16 +73,6 @@ func (c *client) background(args ...string) {
 	}
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // talk sends text, ends its input and returns the answer.
 func talk(t *testing.T, network, addr, text string) string {
 	t.Helper()
@@ -115,7 +105,7 @@ func talkOver(t *testing.T, conn net.Conn, text string) string {
 func TestLocalForwardKeepsHalfClose(t *testing.T) {
 	eachKind(t, func(t *testing.T, p place) {
 		target := echoUpper(t, "tcp", "127.0.0.1:0").Addr().String()
-		local := freeAddr(t)
+		local := testkit.FreeAddress(t)
 		p.background("-L", local+":"+target)
 		if got := talk(t, "tcp", local, "up and back"); got != "UP AND BACK" {
 			t.Errorf("got %q", got)
@@ -125,7 +115,7 @@ func TestLocalForwardKeepsHalfClose(t *testing.T) {
 
 func TestLocalForwardToNobody(t *testing.T) {
 	eachKind(t, func(t *testing.T, p place) {
-		got := p.run("", "ssh", "-o", "LogLevel=INFO", "-W", freeAddr(t), "target")
+		got := p.run("", "ssh", "-o", "LogLevel=INFO", "-W", testkit.FreeAddress(t), "target")
 		if got.code == 0 || !strings.Contains(strings.ToLower(got.stderr), "refused") {
 			t.Errorf("code %d, stderr %q", got.code, got.stderr)
 		}
@@ -135,7 +125,7 @@ func TestLocalForwardToNobody(t *testing.T) {
 func TestRemoteForward(t *testing.T) {
 	eachKind(t, func(t *testing.T, p place) {
 		target := echoUpper(t, "tcp", "127.0.0.1:0").Addr().String()
-		remote := freeAddr(t)
+		remote := testkit.FreeAddress(t)
 		p.background("-R", remote+":"+target)
 		if got := talk(t, "tcp", remote, "from afar"); got != "FROM AFAR" {
 			t.Errorf("got %q", got)
@@ -164,7 +154,7 @@ func TestDynamicForward(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		local := freeAddr(t)
+		local := testkit.FreeAddress(t)
 		p.background("-D", local)
 		conn, err := net.Dial("tcp", local)
 		if err != nil {

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -190,11 +192,17 @@ func (l *Lab) newAuthority(file string) (ssh.PublicKey, error) {
 	return signer.PublicKey(), os.WriteFile(filepath.Join(state, file), pem, 0o600)
 }
 
-// freeAddress is a loopback address that is free now. The gateway takes it a moment later; nobody else on loopback is in a hurry for it.
+// freeAddress is a loopback address that is free now. The gateway takes it when the lab is up, so it is below the ports that systems give away by themselves,
+// of which some other listener might get this one meanwhile.
 func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var err error
+	for range 100 {
+		var listener net.Listener
+		//nolint:gosec // guards nothing
+		listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(26000+rand.IntN(6000))))
+		if err == nil {
+			return listener.Addr().String(), listener.Close()
+		}
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", err
 }

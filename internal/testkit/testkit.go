@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -131,6 +133,24 @@ func ServeTCP(t testing.TB, host string, handle func(net.Conn)) (address string)
 	return listener.Addr().String()
 }
 
+// FreeAddress is an address of loopback where nobody listens just now, for a program that is told where to. It is below the ports that systems give away by
+// themselves, of which somebody else might get this one before the program takes it.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	var err error
+	for range 100 {
+		var listener net.Listener
+		//nolint:gosec // guards nothing
+		listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(26000+mrand.IntN(6000))))
+		if err == nil {
+			_ = listener.Close()
+			return listener.Addr().String()
+		}
+	}
+	t.Fatal(err)
+	return ""
+}
+
 // rigHostKey is made once; making keys is not what is tested.
 var rigHostKey = sync.OnceValue(func() ssh.Signer {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -150,7 +170,7 @@ func ServeSSH(t testing.TB, conn net.Conn) (ssh.Conn, <-chan ssh.NewChannel, <-c
 	config.AddHostKey(rigHostKey())
 	server, chans, reqs, err := ssh.NewServerConn(conn, config)
 	switch {
-	case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+	case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF):
 		return nil, nil, nil // the client has ended while it was connecting
 	case err != nil:
 		t.Errorf("test server: %v", err)

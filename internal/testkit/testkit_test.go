@@ -48,6 +48,19 @@ func TestBufferAndEventually(t *testing.T) {
 	Eventually(t, "the text", func() bool { return b.String() == "text" })
 }
 
+func TestFreeAddress(t *testing.T) {
+	first, second := FreeAddress(t), FreeAddress(t)
+	listener, err := net.Listen("tcp", first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	if conn, err := net.Dial("tcp", second); second != first && err == nil {
+		_ = conn.Close()
+		t.Errorf("somebody listens on %s", second)
+	}
+}
+
 func TestTranscriptOfAServer(t *testing.T) {
 	address := ServeTCP(t, "127.0.0.1", func(conn net.Conn) { _, _ = io.WriteString(conn, "port 42 is open\n") })
 	conn, err := net.Dial("tcp", address)
