@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	keysLimit     = 64 << 10        // bytes of an answer from KeysURL
-	keysTimeout   = 5 * time.Second // for that answer
-	loginGrace    = 30 * time.Second
-	maxForwards   = 64 // listeners per connection
+	keysLimit     = 64 << 10         // bytes of an answer from KeysURL
+	keysTimeout   = 30 * time.Second // for that answer, on a busy machine
+	loginGrace    = 2 * time.Minute  // LoginGraceTime of the real instance
+	maxForwards   = 64               // listeners per connection
 	maxChannels   = 256
 	acceptVersion = "OpenSSH_9.2-embedded" // begins like the server whose habits it has
 )

@@ -13,7 +13,7 @@ host=${authority%:*} port=${authority##*:}
 host=${host#[} host=${host%]}
 exec 3<>"/dev/tcp/$host/$port" || exit 1
 printf 'GET %sinstance=%s&user=%s HTTP/1.0\r\nHost: %s\r\n\r\n' "$path" "$instance" "$user" "$authority" >&3
-IFS= read -r -t 5 status <&3 || exit 1
+IFS= read -r -t 30 status <&3 || exit 1
 [[ $status == 'HTTP/1.'[01]' 200 '* ]] || exit 1
-while IFS= read -r -t 5 header <&3 && [[ $header != $'\r' ]]; do :; done
-while IFS= read -r -t 5 key <&3 || [[ -n $key ]]; do printf '%s\n' "$key"; done
+while IFS= read -r -t 30 header <&3 && [[ $header != $'\r' ]]; do :; done
+while IFS= read -r -t 30 key <&3 || [[ -n $key ]]; do printf '%s\n' "$key"; done

@@ -138,7 +138,7 @@ func newClient(t *testing.T, inst *instance.Instance) *client {
   UpdateHostKeys no
   ControlPath none
   LogLevel ERROR
-  ConnectTimeout 20
+  ConnectTimeout 60
 `, host, port, key, c.file("known_hosts", known.String(), 0o600)), 0o600)
 	return c
 }
