@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -103,10 +102,7 @@ func (w *world) enroll(t *testing.T, person, key string) {
 	}
 	rest = strings.Replace(rest, "keys = [", "keys = [\""+strings.TrimSpace(string(line))+"\", ", 1)
 	write(t, w.lab.GatewayConfig, []byte(head+"name = \""+person+"\"\n"+rest))
-	if err := w.gateway.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	w.eventually(t, "the gateway has reloaded", func() bool { return strings.Contains(w.log.String(), `"msg":"reloaded"`) })
+	w.reload(t)
 }
 
 // optionsOf are a client's options for one login.

@@ -16,10 +16,10 @@ import (
 )
 
 // AWS publishes no rates of these calls, and throttles. The emulator does at a low one, and the gateway is told to stay below it: its bursts are smaller, because
-// calls that left it evenly may arrive less so.
+// calls that left it evenly may arrive less so: by three seconds and a half, on a busy machine.
 var rations = map[string]awsemu.Rate{
-	"ssm:StartSession":                      {PerSecond: 2, Burst: 8},
-	"ec2-instance-connect:SendSSHPublicKey": {PerSecond: 2, Burst: 8},
+	"ssm:StartSession":                      {PerSecond: 2, Burst: 12},
+	"ec2-instance-connect:SendSSHPublicKey": {PerSecond: 2, Burst: 12},
 }
 
 const rationed = "start_sessions_per_second = 2\nstart_sessions_burst = 5\npush_keys_per_second = 2\npush_keys_burst = 5\n"

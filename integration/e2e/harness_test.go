@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -374,6 +375,7 @@ func dialSOCKS(proxy, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	host, port, _ := net.SplitHostPort(address)
 	number, _ := strconv.Atoi(port)
 	request := append([]byte{5, 1, 0, 5, 1, 0, 1}, net.ParseIP(host).To4()...)
@@ -413,17 +415,6 @@ func waitFor(t *testing.T, path string) {
 		}
 	}
 	t.Fatalf("%s never came to be", path)
-}
-
-// freePort is an address nobody listens on just now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 // startAgent runs an ssh-agent with one key and gives its socket.
@@ -466,6 +457,17 @@ func write(t *testing.T, path string, content []byte) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// reload has the gateway read its configuration again, and returns when it has.
+func (w *world) reload(t *testing.T) {
+	t.Helper()
+	reloads := func() int { return strings.Count(w.log.String(), `"msg":"reloaded"`) }
+	before := reloads()
+	if err := w.gateway.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(t, "the gateway has reloaded", func() bool { return reloads() > before })
 }
 
 // eventually waits for something that happens by itself.

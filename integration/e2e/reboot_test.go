@@ -14,6 +14,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/internal/testkit"
 )
 
 // reboots are ways for a machine to go in the middle of sessions, with what a person reads at a terminal.
@@ -102,7 +103,7 @@ type midst struct {
 // inTheMiddle starts all of it, and returns when each has carried something.
 func (w *world) inTheMiddle(t *testing.T) *midst {
 	t.Helper()
-	local, big := freePort(t), filepath.Join(t.TempDir(), "big")
+	local, big := testkit.FreeAddress(t), filepath.Join(t.TempDir(), "big")
 	write(t, big, randomBytes(t, 64<<20))
 	m := &midst{all: map[string]*running{}}
 	ready := map[string]func() bool{}
@@ -164,6 +165,7 @@ func (m *midst) awaitTheirEnd(t *testing.T) {
 	t.Helper()
 	defer func() { _ = m.conn.Close() }()
 	for name, conn := range map[string]net.Conn{"of ssh": m.conn, "without it": m.ported} {
+		_ = conn.SetReadDeadline(time.Now().Add(patience)) // from now on: what came before may have taken as long
 		if _, err := io.Copy(io.Discard, conn); os.IsTimeout(err) {
 			t.Errorf("the connection through the forward %s does not end", name)
 		}
