@@ -6,9 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -225,24 +223,10 @@ func TestOpenSSHForwards(t *testing.T) {
 	}
 }
 
-// freeAddress is one that a program may listen on a moment later: its port is none that a system gives to whoever asks for any.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		free, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+mathrand.IntN(10000)))
-		if err == nil {
-			defer func() { _ = free.Close() }()
-			return free.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 func TestOpenSSHDynamicForward(t *testing.T) {
 	o := newOpenSSH(t)
 	service := echoServer(t, "tcp", "127.0.0.1:0").Addr().(*net.TCPAddr)
-	proxy := freeAddress(t)
+	proxy := testkit.FreeAddress(t)
 	o.master(t, "-D", proxy)
 	conn, err := net.Dial("tcp", proxy)
 	if err != nil {

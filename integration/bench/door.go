@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/freeport"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -24,7 +25,7 @@ func gatewayDoor(g *gatewayProcess) func(context.Context) (*door, error) {
 
 // pluginDoor is a port that the plugin forwards to the machine's sshd: all connections through it share one session.
 func (w *world) pluginDoor(ctx context.Context) (*door, error) {
-	addr, err := freeAddress()
+	addr, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}

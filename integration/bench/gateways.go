@@ -15,6 +15,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/freeport"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/lab"
 )
 
@@ -106,7 +107,7 @@ func (w *world) freshGateway(ctx context.Context, v variant) (*gatewayProcess, e
 
 func (w *world) startGateway(ctx context.Context, v variant) (*gatewayProcess, error) {
 	dir := filepath.Join(w.dir, "gateway-"+v.name)
-	addr, err := freeAddress()
+	addr, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -207,14 +208,6 @@ func lastLines(text string, n int) string {
 
 // longestLine is how much of a line of a log is shown.
 const longestLine = 400
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
-}
 
 func awaitTCP(ctx context.Context, addr string) error {
 	return await(ctx, "an answer on "+addr, func() bool {

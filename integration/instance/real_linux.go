@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/freeport"
 )
 
 const (
@@ -51,7 +52,7 @@ func startReal(cfg Config, keys []ssh.Signer) (string, func() error, error) {
 		return "", nil, err
 	}
 	for try := 1; ; try++ {
-		addr, err := freePort()
+		addr, err := freeport.Address()
 		if err != nil {
 			return "", nil, err
 		}
@@ -178,15 +179,6 @@ func (p *sshdProcess) stop() error {
 		return fmt.Errorf("end sshd: %w", err)
 	}
 	return nil
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func findSSHD() (string, error) {

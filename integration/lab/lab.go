@@ -9,11 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +19,7 @@ import (
 
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/agent"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/awsemu"
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/freeport"
 	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/instance"
 )
 
@@ -93,7 +91,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 
 func (l *Lab) start(ctx context.Context, options Options) error {
 	var err error
-	if l.GatewayAddr, err = freeAddress(); err != nil {
+	if l.GatewayAddr, err = freeport.Address(); err != nil {
 		return err
 	}
 	// Users of the machine go through this directory to their homes.
@@ -190,19 +188,4 @@ func (l *Lab) newAuthority(file string) (ssh.PublicKey, error) {
 		return nil, err
 	}
 	return signer.PublicKey(), os.WriteFile(filepath.Join(state, file), pem, 0o600)
-}
-
-// freeAddress is a loopback address that is free now. The gateway takes it when the lab is up, so it is below the ports that systems give away by themselves,
-// of which some other listener might get this one meanwhile.
-func freeAddress() (string, error) {
-	var err error
-	for range 100 {
-		var listener net.Listener
-		//nolint:gosec // guards nothing
-		listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(26000+rand.IntN(6000))))
-		if err == nil {
-			return listener.Addr().String(), listener.Close()
-		}
-	}
-	return "", err
 }

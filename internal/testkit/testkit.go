@@ -8,17 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	mrand "math/rand/v2"
 	"net"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/ssm-ssh-gateway/ssm-ssh-gateway/integration/freeport"
 )
 
 // Patience bounds every wait of these tests; nothing is asserted about how long things take. It is for the slowest machine, busy with other tests, under the
@@ -133,22 +133,14 @@ func ServeTCP(t testing.TB, host string, handle func(net.Conn)) (address string)
 	return listener.Addr().String()
 }
 
-// FreeAddress is an address of loopback where nobody listens just now, for a program that is told where to. It is below the ports that systems give away by
-// themselves, of which somebody else might get this one before the program takes it.
+// FreeAddress is an address of loopback where nobody listens just now, for a program that is told where to.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	var err error
-	for range 100 {
-		var listener net.Listener
-		//nolint:gosec // guards nothing
-		listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(26000+mrand.IntN(6000))))
-		if err == nil {
-			_ = listener.Close()
-			return listener.Addr().String()
-		}
+	address, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal(err)
-	return ""
+	return address
 }
 
 // rigHostKey is made once; making keys is not what is tested.
