@@ -38,12 +38,7 @@ func newRig(t *testing.T, lanes int, start server, adjust func(*rig, *Config)) *
 	cfg.Log = slog.New(r.news)
 	r.count.hear(&cfg)
 	cfg.Open = func(context.Context) (io.ReadWriteCloser, error) {
-		f := &faulty{ReadWriteCloser: start(t, r.dir)}
-		f.left.Store(math.MaxInt64)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.lanes = append(r.lanes, f)
-		return f, nil
+		return r.furtherLane(start(t, r.dir)), nil
 	}
 	if adjust != nil {
 		adjust(r, &cfg)
@@ -52,6 +47,16 @@ func newRig(t *testing.T, lanes int, start server, adjust func(*rig, *Config)) *
 	r.wire = greet(t, r.near)
 	t.Cleanup(func() { r.near.Close() })
 	return r
+}
+
+// furtherLane makes a lane of a server's stream, which kill and cut end.
+func (r *rig) furtherLane(of io.ReadWriteCloser) *faulty {
+	f := &faulty{ReadWriteCloser: of}
+	f.left.Store(math.MaxInt64)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lanes = append(r.lanes, f)
+	return f
 }
 
 // upload writes 4 KiB, by which the file becomes worth striping, and waits until it is striped.

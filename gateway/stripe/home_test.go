@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,12 +18,7 @@ func newPair(t *testing.T) (r *rig, first, further *middle) {
 	r = newRig(t, 2, first.start, func(r *rig, cfg *Config) {
 		cfg.eager, cfg.Bulk = true, 64<<10
 		cfg.Open = func(context.Context) (io.ReadWriteCloser, error) {
-			f := &faulty{ReadWriteCloser: further.start(t, r.dir)}
-			f.left.Store(math.MaxInt64)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.lanes = append(r.lanes, f)
-			return f, nil
+			return r.furtherLane(further.start(t, r.dir)), nil
 		}
 	})
 	r.open("keeps the first lane busy", openWrite|openCreate)

@@ -3,7 +3,6 @@ package stripe
 import (
 	"context"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -37,12 +36,7 @@ func TestALaneLostDuringACloseHoldsNothingUp(t *testing.T) {
 				return openssh()(t, r.dir), nil
 			}
 			<-goOn
-			f := &faulty{ReadWriteCloser: late.start(t, r.dir)}
-			f.left.Store(math.MaxInt64)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.lanes = append(r.lanes, f)
-			return f, nil
+			return r.furtherLane(late.start(t, r.dir)), nil
 		}
 	})
 	if err := os.WriteFile(filepath.Join(r.dir, "f"), noise(200<<10), 0o644); err != nil {

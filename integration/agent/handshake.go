@@ -51,7 +51,8 @@ const (
 // acknowledged and thrown away, unless the quirk is off.
 func (s *session) handshake(ctx context.Context) (client version, err error) {
 	started := time.Now()
-	hear := shakes{make(chan handshakeResponse), make(chan encryptionChallenge), make(chan struct{}, 1)} // a second response blocks the reader, as in the real agent (SPEC.md §4.4)
+	// The first two are unbuffered, so that a second response blocks the reader, as in the real agent (SPEC.md §4.4).
+	hear := shakes{make(chan handshakeResponse), make(chan encryptionChallenge), make(chan struct{}, 1)}
 	s.channel.handleWith(func(m ssmproto.Message) error { return s.duringHandshake(ctx, m, hear) })
 	actions := []clientAction{{actionSessionType, sessionTypeParameters{SessionType: s.start.kind, Properties: s.start.announced()}}}
 	random := make([]byte, randomChallengeSize)
