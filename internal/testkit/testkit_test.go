@@ -55,7 +55,10 @@ func TestFreeAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
-	if conn, err := net.Dial("tcp", second); second != first && err == nil {
+	if second == first {
+		t.Errorf("%s twice", first)
+	}
+	if conn, err := net.Dial("tcp", second); err == nil {
 		_ = conn.Close()
 		t.Errorf("somebody listens on %s", second)
 	}
